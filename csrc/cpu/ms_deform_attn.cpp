@@ -1,0 +1,352 @@
+// CPU kernels, forward and backward.
+//
+// Every loop over channels is plain and free of branches, so that the compiler
+// turns it into vector code for any processor. Results do not depend on the
+// number of threads: every sum is taken by one owner, in one order.
+#include "../ms_deform_attn.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <tuple>
+
+namespace panoptic_segformer {
+namespace {
+
+// About as many multiplications as make a task worth a thread.
+constexpr int64_t kGrain = 32768;
+
+int64_t grain_size(int64_t operations_per_item) {
+  return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, operations_per_item));
+}
+
+// Contiguous arrays of one call, with the types of their elements.
+template <typename T, typename L>
+struct Inputs {
+  const T* value;
+  const L* locations;
+  const L* weights;
+
+  Inputs(const Tensor& value, const Tensor& locations, const Tensor& weights)
+      : value(static_cast<const T*>(value.const_data_ptr())),
+        locations(static_cast<const L*>(locations.const_data_ptr())),
+        weights(static_cast<const L*>(weights.const_data_ptr())) {}
+};
+
+// One point of one query and head: four rows of channels and their weights,
+// attention included. Offsets count positions of the level, not elements.
+template <typename C>
+struct Sample {
+  int64_t position;
+  int64_t right;
+  int64_t down;
+  C weight[4];
+};
+
+// Writes the samples that touch their level and returns how many there are.
+template <typename C, typename L>
+int64_t gather_samples(
+    const Shape& shape,
+    const L* locations,
+    const L* weights,
+    Sample<C>* samples) {
+  int64_t count = 0;
+  for (const Level& level : shape.levels) {
+    for (int64_t point = 0; point < shape.points; ++point) {
+      const auto x = locate<C>(C(locations[0]), level.width);
+      const auto y = locate<C>(C(locations[1]), level.height);
+      const C weight = C(*weights);
+      Sample<C>& sample = samples[count];
+      sample.position = level.start + y.first * level.width + x.first;
+      sample.right = x.step;
+      sample.down = y.step * level.width;
+      sample.weight[0] = weight * y.weight[0] * x.weight[0];
+      sample.weight[1] = weight * y.weight[0] * x.weight[1];
+      sample.weight[2] = weight * y.weight[1] * x.weight[0];
+      sample.weight[3] = weight * y.weight[1] * x.weight[1];
+      count += x.inside && y.inside;
+      locations += 2;
+      ++weights;
+    }
+  }
+  return count;
+}
+
+// Calls run(integral_constant<N>, c) for blocks of N channels that cover them
+// all: blocks of a fixed size stay in registers.
+template <typename F>
+void for_channel_blocks(int64_t channels, const F& run) {
+  int64_t c = 0;
+  for (; c + 32 <= channels; c += 32) {
+    run(std::integral_constant<int, 32>{}, c);
+  }
+  for (; c + 8 <= channels; c += 8) {
+    run(std::integral_constant<int, 8>{}, c);
+  }
+  for (; c < channels; ++c) {
+    run(std::integral_constant<int, 1>{}, c);
+  }
+}
+
+// output[0:N] = sum of the samples' weighted rows.
+template <int N, typename C, typename T>
+inline void sum_samples(
+    const T* value,
+    int64_t stride,
+    const Sample<C>* samples,
+    int64_t count,
+    T* output) {
+  C total[N] = {};
+  for (int64_t i = 0; i < count; ++i) {
+    const Sample<C>& sample = samples[i];
+    const T* row = value + sample.position * stride;
+    const T* right = row + sample.right * stride;
+    const T* down = row + sample.down * stride;
+    const T* opposite = down + sample.right * stride;
+    const C w0 = sample.weight[0], w1 = sample.weight[1];
+    const C w2 = sample.weight[2], w3 = sample.weight[3];
+    for (int c = 0; c < N; ++c) {
+      total[c] += w0 * C(row[c]) + w1 * C(right[c]) + w2 * C(down[c]) +
+          w3 * C(opposite[c]);
+    }
+  }
+  for (int c = 0; c < N; ++c) {
+    output[c] = T(total[c]);
+  }
+}
+
+template <typename T, typename L>
+void forward(const Shape& shape, const Inputs<T, L>& in, T* output) {
+  using C = Compute<T>;
+  const int64_t stride = shape.heads * shape.channels;
+  const int64_t samples_per_head = shape.samples();
+  const int64_t grain = grain_size(samples_per_head * stride);
+  const auto body = [&](int64_t begin, int64_t end) {
+    std::vector<Sample<C>> samples(samples_per_head);
+    for (int64_t row = begin * shape.heads; row < end * shape.heads; ++row) {
+      const int64_t image = row / (shape.queries * shape.heads);
+      const T* value = in.value + image * shape.length * stride +
+          row % shape.heads * shape.channels;
+      T* result = output + row * shape.channels;
+      const int64_t count = gather_samples(
+          shape,
+          in.locations + row * samples_per_head * 2,
+          in.weights + row * samples_per_head,
+          samples.data());
+      for_channel_blocks(shape.channels, [&](auto block, int64_t c) {
+        sum_samples<block>(
+            value + c, stride, samples.data(), count, result + c);
+      });
+    }
+  };
+  torch::stable::parallel_for(0, shape.batch * shape.queries, grain, body);
+}
+
+// dots[k] = product of a gradient with row k, over all channels.
+template <typename C, typename T>
+inline void multiply_rows(
+    const T* grad,
+    const T* const (&rows)[4],
+    int64_t channels,
+    C (&dots)[4]) {
+  constexpr int kLanes = 8; // Separate sums, or it would not be vector code.
+  C lanes[4][kLanes] = {};
+  int64_t c = 0;
+  for (; c + kLanes <= channels; c += kLanes) {
+    for (int k = 0; k < 4; ++k) {
+      for (int i = 0; i < kLanes; ++i) {
+        lanes[k][i] += C(grad[c + i]) * C(rows[k][c + i]);
+      }
+    }
+  }
+  for (int k = 0; k < 4; ++k) {
+    for (int64_t rest = c; rest < channels; ++rest) {
+      lanes[k][0] += C(grad[rest]) * C(rows[k][rest]);
+    }
+    dots[k] = 0;
+    for (int i = 0; i < kLanes; ++i) {
+      dots[k] += lanes[k][i];
+    }
+  }
+}
+
+template <typename T, typename L>
+void backward_points(
+    const Shape& shape,
+    const Inputs<T, L>& in,
+    const T* grad_output,
+    L* grad_locations,
+    L* grad_weights) {
+  using C = Compute<T>;
+  const int64_t stride = shape.heads * shape.channels;
+  const int64_t samples_per_head = shape.samples();
+  const int64_t grain = grain_size(samples_per_head * stride);
+  const auto body = [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin * shape.heads; row < end * shape.heads; ++row) {
+      const int64_t image = row / (shape.queries * shape.heads);
+      const T* value = in.value + image * shape.length * stride +
+          row % shape.heads * shape.channels;
+      const T* grad = grad_output + row * shape.channels;
+      int64_t point = row * samples_per_head;
+      for (const Level& level : shape.levels) {
+        for (int64_t p = 0; p < shape.points; ++p, ++point) {
+          const auto x = locate<C>(C(in.locations[2 * point]), level.width);
+          const auto y = locate<C>(C(in.locations[2 * point + 1]), level.height);
+          const int64_t first = level.start + y.first * level.width + x.first;
+          const T* upper = value + first * stride;
+          const T* lower = upper + y.step * level.width * stride;
+          const T* rows[4] = {
+              upper, upper + x.step * stride, lower, lower + x.step * stride};
+          C dots[4] = {};
+          if (x.inside && y.inside) {
+            multiply_rows(grad, rows, shape.channels, dots);
+          }
+          const C weight = C(in.weights[point]);
+          const auto result = point_gradients(x, y, level, weight, dots);
+          grad_locations[2 * point] = L(result.x);
+          grad_locations[2 * point + 1] = L(result.y);
+          grad_weights[point] = L(result.weight);
+        }
+      }
+    }
+  };
+  torch::stable::parallel_for(0, shape.batch * shape.queries, grain, body);
+}
+
+// rows[...] += the samples' weights times grad[0:N].
+template <int N, typename C, typename T>
+inline void scatter_samples(
+    const T* grad,
+    int64_t stride,
+    const Sample<C>* samples,
+    int64_t count,
+    C* rows) {
+  C gradient[N];
+  for (int c = 0; c < N; ++c) {
+    gradient[c] = C(grad[c]);
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    const Sample<C>& sample = samples[i];
+    C* upper = rows + sample.position * stride;
+    C* lower = upper + sample.down * stride;
+    C* corners[4] = {
+        upper,
+        upper + sample.right * stride,
+        lower,
+        lower + sample.right * stride};
+    for (int k = 0; k < 4; ++k) {
+      for (int c = 0; c < N; ++c) {
+        corners[k][c] += sample.weight[k] * gradient[c];
+      }
+    }
+  }
+}
+
+// One task owns one image and head: it adds in the order of the queries into
+// rows of its own, without atomics, and rounds once at the end.
+template <typename T, typename L>
+void backward_value(
+    const Shape& shape,
+    const Inputs<T, L>& in,
+    const T* grad_output,
+    T* grad_value) {
+  using C = Compute<T>;
+  const int64_t channels = shape.channels, stride = shape.heads * channels;
+  const int64_t samples_per_head = shape.samples();
+  const auto body = [&](int64_t begin, int64_t end) {
+    std::vector<Sample<C>> samples(samples_per_head);
+    std::vector<C> rows(shape.length * channels);
+    for (int64_t owner = begin; owner < end; ++owner) {
+      const int64_t image = owner / shape.heads, head = owner % shape.heads;
+      std::fill(rows.begin(), rows.end(), C(0));
+      for (int64_t query = 0; query < shape.queries; ++query) {
+        const int64_t row = (image * shape.queries + query) * shape.heads + head;
+        const int64_t count = gather_samples(
+            shape,
+            in.locations + row * samples_per_head * 2,
+            in.weights + row * samples_per_head,
+            samples.data());
+        for_channel_blocks(channels, [&](auto block, int64_t c) {
+          scatter_samples<block>(
+              grad_output + row * channels + c,
+              channels,
+              samples.data(),
+              count,
+              rows.data() + c);
+        });
+      }
+      T* result = grad_value + image * shape.length * stride + head * channels;
+      for (int64_t s = 0; s < shape.length; ++s) {
+        std::copy_n(&rows[s * channels], channels, result + s * stride);
+      }
+    }
+  };
+  torch::stable::parallel_for(0, shape.batch * shape.heads, 1, body);
+}
+
+Tensor ms_deform_attn(
+    const Tensor& value,
+    const Tensor& spatial_shapes,
+    const Tensor& sampling_locations,
+    const Tensor& attention_weights) {
+  const Shape shape = check_inputs(
+      value, spatial_shapes, sampling_locations, attention_weights);
+  const Tensor values = torch::stable::contiguous(value);
+  const Tensor locations = torch::stable::contiguous(sampling_locations);
+  const Tensor weights = torch::stable::contiguous(attention_weights);
+  Tensor output = torch::stable::new_empty(
+      value, {shape.batch, shape.queries, shape.heads * shape.channels});
+  dispatch_types(
+      value.scalar_type(), locations.scalar_type(), [&](auto types) {
+        using T = typename decltype(types)::Value;
+        using L = typename decltype(types)::Location;
+        const Inputs<T, L> inputs(values, locations, weights);
+        forward(shape, inputs, static_cast<T*>(output.mutable_data_ptr()));
+      });
+  return output;
+}
+
+std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
+    const Tensor& grad_output,
+    const Tensor& value,
+    const Tensor& spatial_shapes,
+    const Tensor& sampling_locations,
+    const Tensor& attention_weights) {
+  const Shape shape = check_inputs(
+      value, spatial_shapes, sampling_locations, attention_weights);
+  check_grad_output(grad_output, value, shape);
+  const Tensor grad = torch::stable::contiguous(grad_output);
+  const Tensor values = torch::stable::contiguous(value);
+  const Tensor locations = torch::stable::contiguous(sampling_locations);
+  const Tensor weights = torch::stable::contiguous(attention_weights);
+  Tensor grad_value = torch::stable::new_empty(value, value.sizes());
+  Tensor grad_locations =
+      torch::stable::new_empty(locations, locations.sizes());
+  Tensor grad_weights = torch::stable::new_empty(weights, weights.sizes());
+  dispatch_types(
+      value.scalar_type(), locations.scalar_type(), [&](auto types) {
+        using T = typename decltype(types)::Value;
+        using L = typename decltype(types)::Location;
+        const Inputs<T, L> inputs(values, locations, weights);
+        const T* grads = static_cast<const T*>(grad.const_data_ptr());
+        backward_points(
+            shape,
+            inputs,
+            grads,
+            static_cast<L*>(grad_locations.mutable_data_ptr()),
+            static_cast<L*>(grad_weights.mutable_data_ptr()));
+        backward_value(
+            shape, inputs, grads, static_cast<T*>(grad_value.mutable_data_ptr()));
+      });
+  return {grad_value, grad_locations, grad_weights};
+}
+
+} // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(panoptic_segformer, CPU, m) {
+  m.impl("ms_deform_attn", TORCH_BOX(&ms_deform_attn));
+  m.impl("ms_deform_attn_backward", TORCH_BOX(&ms_deform_attn_backward));
+}
+
+} // namespace panoptic_segformer

@@ -1,0 +1,1 @@
+"""Weights from elsewhere: addresses, names, and what fits."""

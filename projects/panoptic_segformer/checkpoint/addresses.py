@@ -1,0 +1,103 @@
+"""Two kinds of addresses for Detectron2's PathManager, so that they work wherever it reads weights.
+
+`psf://FILE_OR_ADDRESS` is a checkpoint of the released Panoptic SegFormer, converted while loading; it works as
+MODEL.WEIGHTS in train_net.py and in Detectron2's own DefaultPredictor alike.
+`package://MODULE/FILE` is a file inside an installed Python package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import PathHandler, get_cache_dir
+
+from .convert import convert_released, is_released
+from .loading import read_checkpoint
+
+__all__ = ["PackageFileHandler", "ReleasedCheckpointHandler"]
+
+logger = logging.getLogger(__name__)
+
+
+class ReleasedCheckpointHandler(PathHandler):
+    """Hands out a converted copy, kept in the cache folder of iopath."""
+
+    # Detectron2 parses addresses and puts them together again, which takes two of three slashes.
+    PREFIXES = ("psf://", "psf:/")
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return list(self.PREFIXES)
+
+    def _get_local_path(self, path: str, force: bool = False, **kwargs: object) -> str:
+        """Return the path of the converted checkpoint.
+
+        Raises: FileNotFoundError: if there is no such file. ValueError: if it is unreadable or of another model.
+        """
+        inner = path[len("psf://") :] if path.startswith("psf://") else path[len("psf:") :]
+        source = Path(PathManager.get_local_path(inner, force=force))
+        content = read_checkpoint(source)
+        state_dict = content.get("state_dict", content)
+        if not isinstance(state_dict, dict) or not is_released(state_dict):
+            raise ValueError(
+                f"{source} is not a released Panoptic SegFormer: its state dict lacks bbox_head.stuff_query and "
+                "bbox_head.transformer.level_embeds; give other checkpoints as MODEL.WEIGHTS without psf://"
+            )
+        stat = source.stat()
+        key = f"{source.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+        target = Path(get_cache_dir()) / "panoptic_segformer" / f"{source.stem}-{digest}.pth"
+        if not target.is_file():
+            _save_whole({"model": convert_released(state_dict)}, target)
+            logger.info("converted released checkpoint %s (%d tensors)", source, len(state_dict))
+        return str(target)
+
+    def _isfile(self, path: str, **kwargs: object) -> bool:
+        return PathManager.isfile(path[len("psf://") :])
+
+
+class PackageFileHandler(PathHandler):
+    """Finds files that come inside Python packages, such as pretrained backbones."""
+
+    PREFIX = "package://"
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [self.PREFIX]
+
+    def _get_local_path(self, path: str, force: bool = False, **kwargs: object) -> str:
+        """Return the file's path.
+
+        Raises: FileNotFoundError: if the package is not installed or lacks the file.
+        """
+        module, _, name = path[len(self.PREFIX) :].partition("/")
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            raise FileNotFoundError(
+                f"{path}: the package {module} is not installed: pip install {module.replace('_', '-')}"
+            )
+        file = Path(spec.origin).parent / name
+        if not file.is_file():
+            raise FileNotFoundError(f"{path}: package {module} has no file {name}")
+        return str(file)
+
+
+def _save_whole(content: dict[str, object], target: Path) -> None:
+    """Save under a temporary name first: a file that stands at the target is complete."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
+    os.close(handle)
+    try:
+        torch.save(content, temporary)
+        os.replace(temporary, target)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+for _handler in (ReleasedCheckpointHandler(), PackageFileHandler()):
+    PathManager.register_handler(_handler, allow_override=True)

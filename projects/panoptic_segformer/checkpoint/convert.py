@@ -1,0 +1,95 @@
+"""Names of the released checkpoints to ours.
+
+The released code stands on mmdetection and torchvision's ResNet; ours on Detectron2. Tensors are equal, only names differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+__all__ = ["convert_released", "is_released"]
+
+# Applied in this order to every key; published files may carry the older names that the first four lines renew.
+RULES: tuple[tuple[str, str], ...] = (
+    (r"^module\.", ""),
+    (r"\.mask_head\.", ".things_mask_head."),
+    (r"\.mask_head2\.", ".stuff_mask_head."),
+    (r"\.cls_branches2\.", ".cls_thing_branches."),
+    # ResNet
+    (r"^backbone\.(conv1|bn1)\.", r"backbone.stem.\1."),
+    (r"^backbone\.layer1\.", "backbone.res2."),
+    (r"^backbone\.layer2\.", "backbone.res3."),
+    (r"^backbone\.layer3\.", "backbone.res4."),
+    (r"^backbone\.layer4\.", "backbone.res5."),
+    (r"^(backbone\..*)\.bn(\d)\.", r"\1.conv\2.norm."),
+    (r"^(backbone\.res.*)\.downsample\.0\.", r"\1.shortcut."),
+    (r"^(backbone\.res.*)\.downsample\.1\.", r"\1.shortcut.norm."),
+    # Neck; the extra level follows the three projected ones.
+    (r"^neck\.convs\.(\d)\.conv\.", r"neck.convs.\1."),
+    (r"^neck\.convs\.(\d)\.gn\.", r"neck.norms.\1."),
+    (r"^neck\.extra_convs\.0\.conv\.", "neck.convs.3."),
+    (r"^neck\.extra_convs\.0\.gn\.", "neck.norms.3."),
+    # Encoder and location decoder
+    (r"^bbox_head\.transformer\.level_embeds", "encoder.level_embedding"),
+    (r"^bbox_head\.transformer\.reference_points\.", "location_decoder.reference_points."),
+    (r"^bbox_head\.transformer\.encoder\.", "encoder."),
+    (r"^bbox_head\.transformer\.decoder\.", "location_decoder."),
+    (r"^(encoder\.layers\.\d+)\.attentions\.0\.", r"\1.self_attention."),
+    (r"^(location_decoder\.layers\.\d+)\.attentions\.0\.attn\.", r"\1.self_attention."),
+    (r"^(location_decoder\.layers\.\d+)\.attentions\.1\.", r"\1.cross_attention."),
+    (r"\.ffns\.0\.layers\.0\.0\.", ".feed_forward.linear1."),
+    (r"\.ffns\.0\.layers\.1\.", ".feed_forward.linear2."),
+    (r"(\.layers\.\d+)\.norms\.0\.", r"\1.norm1."),
+    (r"(\.layers\.\d+)\.norms\.1\.", r"\1.norm2."),
+    (r"(\.layers\.\d+)\.norms\.2\.", r"\1.norm3."),
+    (r"^bbox_head\.query_embedding\.", "location_decoder.query_embedding."),
+    (r"^bbox_head\.cls_branches\.", "location_decoder.class_heads."),
+    (r"^bbox_head\.reg_branches\.", "location_decoder.box_heads."),
+    # Mask decoders
+    (r"^bbox_head\.cls_thing_branches\.", "thing_mask_decoder.unused_class_heads."),
+    (r"^bbox_head\.reg_branches2\.", "thing_mask_decoder.unused_box_heads."),
+    (r"^bbox_head\.stuff_query\.", "stuff_mask_decoder.query_embedding."),
+    (r"^bbox_head\.cls_stuff_branches\.", "stuff_mask_decoder.class_heads."),
+    (r"^bbox_head\.things_mask_head\.", "thing_mask_decoder."),
+    (r"^bbox_head\.stuff_mask_head\.", "stuff_mask_decoder."),
+    (r"(_mask_decoder\.blocks\.\d+)\.attn\.", r"\1.cross_attention."),
+    (r"(_mask_decoder\.blocks\.\d+)\.head_norm", r"\1.norm"),
+    (r"(_mask_decoder\.blocks\.\d+)\.norm3\.", r"\1.self_norm."),
+    (r"(_mask_decoder\.blocks\.\d+)\.mlp\.fc", r"\1.feed_forward.linear"),
+    (r"(_mask_decoder)\.attnen\.", r"\1.final_attention."),
+    (r"\.linear_l1\.0\.", ".fusion.head_mixers.0."),
+    (r"\.linear_l2\.0\.", ".fusion.head_mixers.1."),
+    (r"\.linear_l3\.0\.", ".fusion.head_mixers.2."),
+    (r"\.linear\.0\.", ".fusion.fuse."),
+    # Box regressors count their ReLUs as layers.
+    (r"(box_heads\.\d+)\.0\.", r"\1.layers.0."),
+    (r"(box_heads\.\d+)\.2\.", r"\1.layers.1."),
+    (r"(box_heads\.\d+)\.4\.", r"\1.layers.2."),
+)
+_COMPILED = tuple((re.compile(pattern), replacement) for pattern, replacement in RULES)
+
+
+def is_released(state_dict: Mapping[str, object]) -> bool:
+    """Return whether the keys are those of a released Panoptic SegFormer."""
+    keys = [re.sub(r"^module\.", "", key) for key in state_dict]
+    return any(key.startswith("bbox_head.stuff_query.") for key in keys) and any(
+        key.startswith("bbox_head.transformer.level_embeds") for key in keys
+    )
+
+
+def convert_released(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a released checkpoint under our names.
+
+    The counters of batch norm are left out: Detectron2's frozen batch norm has none.
+    """
+    kept = {key: value for key, value in state_dict.items() if not key.endswith("num_batches_tracked")}
+    return {_convert_key(key): value for key, value in kept.items()}
+
+
+def _convert_key(key: str) -> str:
+    for pattern, replacement in _COMPILED:
+        key = pattern.sub(replacement, key)
+    return key

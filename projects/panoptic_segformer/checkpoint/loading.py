@@ -1,0 +1,113 @@
+"""Reading checkpoint files safely, and loading what fits of them with a summary.
+
+Detectron2 loads silently whatever has a matching name; here a person sees what was loaded, and weights of another
+model are refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import Tensor, nn
+
+__all__ = ["PanopticCheckpointer", "load_with_summary", "read_checkpoint"]
+
+logger = logging.getLogger(__name__)
+
+# Smallest share of a checkpoint's tensors that must fit the model.
+LEAST_SHARE = 0.5
+
+
+def read_checkpoint(path: str | Path) -> dict[str, object]:
+    """Return the content of a .pth file; nothing in it can run code (torch's weights_only).
+
+    Raises: FileNotFoundError: if it is missing. ValueError: if it is cut off, or not a checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path} does not exist: check MODEL.WEIGHTS")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"checkpoint {path} ({path.stat().st_size} bytes) can't be read: {reason}; it is cut off, not a PyTorch "
+            "file, or holds more than tensors and plain values: get the file again"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"checkpoint {path} holds a {type(content).__name__}, expected a dict of tensors")
+    return dict(content)
+
+
+class PanopticCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer with clear errors for unreadable files."""
+
+    def _torch_load(self, f: str) -> dict[str, object]:
+        content = read_checkpoint(f)
+        if "model" not in content and "state_dict" in content:
+            raise ValueError(
+                f"checkpoint {f} has the released code's form: give it as MODEL.WEIGHTS psf://{f}, "
+                "which converts it while loading"
+            )
+        return content
+
+
+def load_with_summary(
+    model: nn.Module,
+    load: Callable[[Mapping[str, Tensor], bool, bool], object],
+    state_dict: Mapping[str, Tensor],
+    strict: bool,
+    assign: bool,
+) -> object:
+    """Load the tensors that fit and log how many did; strict loading is left to torch.
+
+    Args:
+        model: receives the tensors.
+        load: the model's plain `load_state_dict`.
+        state_dict: tensors by our names.
+        strict: torch's meaning, every name must fit.
+        assign: torch's meaning, take the tensors instead of copying them.
+    Returns: what `load` returns: names that are missing in the state dict, and names that the model lacks.
+    Raises: ValueError: if under half of the tensors fit the model.
+    """
+    if strict:
+        return load(state_dict, strict, assign)
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    fitting = {name: tensor for name, tensor in state_dict.items() if own.get(name) == tuple(tensor.shape)}
+    reshaped = [name for name in state_dict if name in own and name not in fitting]
+    unknown = [name for name in state_dict if name not in own]
+    if len(fitting) < LEAST_SHARE * len(state_dict):
+        raise ValueError(
+            f"only {len(fitting)} of the checkpoint's {len(state_dict)} tensors fit this model ({len(own)} tensors): "
+            f"it belongs to another model or config. Unknown: {_examples(unknown)}; other shape: {_examples(reshaped)}. "
+            "A released Panoptic SegFormer is given as MODEL.WEIGHTS psf://FILE"
+        )
+    fresh = [name for name in own if name not in fitting]
+    logger.info(
+        "loaded %d of the checkpoint's %d tensors into %d of the model", len(fitting), len(state_dict), len(own)
+    )
+    if fresh:
+        logger.warning("%d tensors keep their initial values: %s", len(fresh), _by_module(fresh))
+    if reshaped:
+        logger.warning("%d of them have another shape in the checkpoint: %s", len(reshaped), _examples(reshaped))
+    if unknown:
+        logger.warning("%d tensors of the checkpoint are not in the model: %s", len(unknown), _examples(unknown))
+    incompatible = load(fitting, strict, assign)
+    incompatible.unexpected_keys.extend(unknown)
+    return incompatible
+
+
+def _examples(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown or "none"
+
+
+def _by_module(names: list[str]) -> str:
+    counts = Counter(name.split(".")[0] for name in names)
+    return ", ".join(f"{module} ({number})" for module, number in counts.items())

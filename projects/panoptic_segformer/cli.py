@@ -1,0 +1,112 @@
+"""The command `panseg`: one parser, one function per verb.
+
+Libraries are imported inside the verbs: help is instant, and `panseg info` works where they are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["main"]
+
+USER_ERROR = 2  # As argparse's own exit code.
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code: 0 all done, 1 done in part, 2 stopped by wrong input."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except ImportError as error:
+        reason = f"{error}; `panseg info` tells what is missing and how to get it"
+    except (ValueError, OSError) as error:
+        reason = str(error)
+    print(f"panseg {arguments.verb}: {reason}", file=sys.stderr)
+    return USER_ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="panseg", description="Panoptic SegFormer for Detectron2.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    info = verbs.add_parser("info", help="versions, operator backend, and what is missing")
+    info.set_defaults(run=show_info)
+
+    demo = verbs.add_parser("demo", help="draw the panoptic result of pictures")
+    demo.add_argument("--config-file", required=True, metavar="YAML", help="config of the model")
+    demo.add_argument("--weights", required=True, help="checkpoint: a file or an address")
+    demo.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="FILE|FOLDER|GLOB",
+        help="pictures, folders, glob patterns",
+    )
+    demo.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the overlays")
+    demo.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    demo.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides of the config")
+    demo.set_defaults(run=run_demo)
+
+    synthesize = verbs.add_parser("synthesize", help="make a dataset of synthetic scenes")
+    synthesize.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the dataset")
+    synthesize.add_argument("--num", required=True, type=int, metavar="N", help="number of scenes")
+    synthesize.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
+    synthesize.set_defaults(run=synthesize_scenes)
+    return parser
+
+
+def show_info(arguments: argparse.Namespace) -> int:
+    """Print versions, devices and the operator's backend, then how to mend what is not in order."""
+    del arguments  # The verb has none.
+    from .environment import collect_facts
+
+    facts = collect_facts()
+    width = max(len(fact.name) for fact in facts)
+    for fact in facts:
+        print(f"{fact.name:<{width}}  {fact.value}")
+    remedies = [fact for fact in facts if fact.remedy]
+    print("\nto be mended:" if remedies else "\nnothing is missing")
+    for fact in remedies:
+        print(f"{fact.name:<{width}}  {fact.remedy}")
+    return 0
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    """Write overlays of the inputs' panoptic results; return 1 if some of the pictures can't be read."""
+    from detectron2.utils.logger import setup_logger
+
+    from .config import load_config
+    from .data.categories import Categories
+    from .data.datasets import register_datasets
+    from .inference.prediction import input_files, load_predictor, predict_files
+
+    setup_logger(name=__package__)
+    files = input_files(arguments.input)
+    device = [] if arguments.device == "auto" else ["MODEL.DEVICE", arguments.device]
+    cfg = load_config(arguments.config_file, [*arguments.opts, "MODEL.WEIGHTS", arguments.weights, *device])
+    register_datasets(cfg)
+    # The first one, as the model does: its classes are those of the training data.
+    categories = Categories.of_datasets((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)[:1])
+    unreadable = predict_files(load_predictor(cfg), files, arguments.output, categories)
+    print(f"wrote {len(files) - len(unreadable)} of {len(files)} overlays to {arguments.output}")
+    for file in unreadable:
+        print(f"panseg demo: {file} can't be read as a picture", file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def synthesize_scenes(arguments: argparse.Namespace) -> int:
+    """Write a dataset of synthetic scenes in COCO-panoptic form."""
+    from .data.synthetic import write_scenes
+
+    if arguments.num < 1:
+        raise ValueError(f"--num is {arguments.num}: give at least one scene")
+    write_scenes(arguments.output, arguments.num, arguments.seed)
+    print(f"wrote {arguments.num} scenes to {arguments.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

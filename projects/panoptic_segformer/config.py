@@ -1,0 +1,155 @@
+"""Config keys of Panoptic SegFormer and the one way to load a yaml file with them.
+
+Every choice of the model, its losses and its merging has a key here; defaults are the released R50 model's.
+Class counts may be given but need not be: they come from the dataset's metadata.
+Reference: Li et al., "Panoptic SegFormer: Delving Deeper into Panoptic Segmentation with Transformers", CVPR 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+
+__all__ = ["add_panoptic_segformer_config", "load_config"]
+
+
+def add_panoptic_segformer_config(cfg: CfgNode) -> None:
+    """Add the keys of this project to a Detectron2 config, in place."""
+    _add_model_keys(cfg)
+    _add_loss_keys(cfg.MODEL.PANOPTIC_SEGFORMER)
+    _add_inference_keys(cfg.MODEL.PANOPTIC_SEGFORMER)
+    _add_backbone_keys(cfg)
+    _add_data_keys(cfg)
+    _add_solver_keys(cfg)
+
+
+def _add_model_keys(cfg: CfgNode) -> None:
+    node = cfg.MODEL.PANOPTIC_SEGFORMER = CfgNode()
+    # Number of thing and stuff classes; 0 = as the dataset's metadata says. Another number must agree with it.
+    node.NUM_THING_CLASSES = 0
+    node.NUM_STUFF_CLASSES = 0
+    # Backbone features, finest first; one coarser level is added to them (paper, section 3.2).
+    node.IN_FEATURES = ["res3", "res4", "res5"]
+    # Width D of tokens and queries, attention heads M, width of the feed-forward layers.
+    node.EMBED_DIM = 256
+    node.NUM_HEADS = 8
+    node.FEEDFORWARD_DIM = 1024
+    # Dropout of the encoder and the location decoder; the mask decoders have none.
+    node.DROPOUT = 0.1
+    # Pictures of different sizes in one batch are padded; True feeds each to the backbone on its own instead,
+    # so that not even the backbone sees padding (exact, slower).
+    node.UNPADDED_BACKBONE = False
+
+    node.ENCODER = CfgNode()
+    node.ENCODER.NUM_LAYERS = 6
+    # Sampling points P per head and level of deformable attention.
+    node.ENCODER.NUM_POINTS = 4
+
+    # Thing queries: refined to boxes and classes, layer by layer (paper, section 3.3).
+    node.LOCATION_DECODER = CfgNode()
+    node.LOCATION_DECODER.NUM_LAYERS = 6
+    node.LOCATION_DECODER.NUM_QUERIES = 300
+    node.LOCATION_DECODER.NUM_POINTS = 4
+
+    # Blocks of the two mask decoders (paper, section 3.4); the final mask comes from one more attention.
+    node.MASK_DECODER = CfgNode()
+    node.MASK_DECODER.NUM_THING_BLOCKS = 4
+    node.MASK_DECODER.NUM_STUFF_BLOCKS = 6
+
+
+def _add_loss_keys(node: CfgNode) -> None:
+    # Weights of the loss terms (paper, section 3.5).
+    node.LOSS = CfgNode()
+    node.LOSS.CLASS_WEIGHT = 2.0
+    node.LOSS.BOX_WEIGHT = 5.0
+    node.LOSS.GIOU_WEIGHT = 2.0
+    node.LOSS.MASK_WEIGHT = 2.0
+    # The released code doubles the weight of the stuff classification.
+    node.LOSS.STUFF_CLASS_WEIGHT = 4.0
+    # Costs of the one-to-one matching of queries and things.
+    node.MATCHER = CfgNode()
+    node.MATCHER.CLASS_COST = 2.0
+    node.MATCHER.BOX_COST = 5.0
+    node.MATCHER.GIOU_COST = 2.0
+    # Costs of the second matching, of the selected queries by class, box and mask.
+    node.MATCHER.MASK_STAGE_CLASS_COST = 4.0
+    node.MATCHER.MASK_COST = 2.0
+
+
+def _add_inference_keys(node: CfgNode) -> None:
+    # Mask-wise merging (paper, section 3.6, algorithm 1).
+    node.MERGING = CfgNode()
+    # (query, class) pairs of things that enter the merging, best first.
+    node.MERGING.NUM_THING_CANDIDATES = 100
+    # A pixel belongs to a mask above this value.
+    node.MERGING.MASK_THRESHOLD = 0.5
+    # Segments below this confidence are dropped. 0.25 for ResNet, 0.3 for PVTv2 and Swin in the released configs.
+    node.MERGING.SCORE_THRESHOLD = 0.25
+    # Segments are dropped when more than this share of them is taken by better ones.
+    node.MERGING.THING_OVERLAP_THRESHOLD = 0.4
+    node.MERGING.STUFF_OVERLAP_THRESHOLD = 0.2
+    # Exponents of class probability and mean mask value in the confidence.
+    node.MERGING.CLASS_EXPONENT = 1.0
+    node.MERGING.MASK_EXPONENT = 2.0
+    # Which results are computed.
+    node.TEST = CfgNode()
+    node.TEST.PANOPTIC_ON = True
+    node.TEST.INSTANCE_ON = True
+    node.TEST.SEMANTIC_ON = False
+
+
+def _add_backbone_keys(cfg: CfgNode) -> None:
+    # MODEL.BACKBONE.NAME: build_timm_backbone takes any `features_only` model of timm.
+    node = cfg.MODEL.TIMM = CfgNode()
+    node.NAME = ""
+    # Weights of the bare backbone: a file, an address or package://<module>/<file in it>; "" = random.
+    node.WEIGHTS = ""
+    # Strides of the features, finest first; they are named res3, res4, res5 for strides 8, 16, 32.
+    node.STRIDES = [8, 16, 32]
+    # True keeps the statistics and affine parameters of batch norm as they were loaded.
+    node.FREEZE_BATCH_NORM = True
+
+
+def _add_data_keys(cfg: CfgNode) -> None:
+    # Datasets in COCO-panoptic form, registered from yaml alone:
+    #   REGISTER: {my_train: {IMAGES: folder, PANOPTIC_JSON: file, PANOPTIC_PNG: folder}}
+    # Relative paths start at $DETECTRON2_DATASETS (default ./datasets), as Detectron2's own do.
+    cfg.DATASETS.REGISTER = CfgNode(new_allowed=True)
+    # Second augmentation of the paper: resize, crop, resize.
+    node = cfg.INPUT.CROP_RESIZE = CfgNode()
+    # Share of the pictures that it is applied to; 0 switches it off.
+    node.PROB = 0.5
+    # Short sides that a picture is resized to before the crop, pixels.
+    node.SHORT_SIDES = [400, 500, 600]
+    # Least and greatest height and width of the crop, pixels.
+    node.CROP_MIN = 384
+    node.CROP_MAX = 600
+
+
+def _add_solver_keys(cfg: CfgNode) -> None:
+    # Factor of the learning rate for parameters whose name contains one of the words below.
+    cfg.SOLVER.SLOW_MULTIPLIER = 0.1
+    cfg.SOLVER.SLOW_PARAMETERS = ["backbone", "sampling_offsets", "reference_points"]
+
+
+def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
+    """Return the config of a yaml file with `KEY VALUE` overrides; device "auto" or a missing GPU becomes CPU.
+
+    Raises: FileNotFoundError: if there is no such file. ValueError: if a key or value does not fit.
+    """
+    path = Path(config_file)
+    if not path.is_file():
+        raise FileNotFoundError(f"config file {path} does not exist: give the path of a yaml file, see configs/")
+    cfg = get_cfg()
+    add_panoptic_segformer_config(cfg)
+    # The default for machines with and without a GPU; yaml files and overrides may say otherwise.
+    cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        cfg.merge_from_file(str(path))
+        cfg.merge_from_list(list(opts))
+    except (KeyError, AssertionError, ValueError) as error:
+        raise ValueError(f"config {path} with overrides {list(opts)} is not valid: {error}") from error
+    return cfg

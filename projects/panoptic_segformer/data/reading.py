@@ -1,0 +1,179 @@
+"""Read the files of a dataset in COCO-panoptic form: the json, the pictures and the png of segment ids.
+
+Everything that can be wrong with them is found here and said in one sentence with the file's name.
+Reference: https://cocodataset.org/#format-data, "Panoptic Segmentation". Shape legend: H, W picture size.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data import detection_utils
+from panopticapi.utils import rgb2id
+
+__all__ = [
+    "VOID",
+    "check_segments",
+    "ids_present",
+    "read_categories",
+    "read_panoptic_json",
+    "read_picture",
+    "read_segment_colors",
+]
+
+# Id of pixels that belong to no segment.
+VOID = 0
+
+_FORM = "COCO-panoptic form needs the lists 'images', 'annotations' (with 'segments_info') and 'categories'"
+PATHS_HINT = "correct its path; relative paths start at $DETECTRON2_DATASETS (./datasets if it is not set)"
+# Step around the colour circle that keeps any number of hues apart.
+_GOLDEN_RATIO = 0.618034
+
+
+def read_panoptic_json(path: str | Path) -> dict[str, Any]:
+    """Return the content of a json in COCO-panoptic form, its categories checked and sorted by id.
+
+    Raises: FileNotFoundError: if it does not exist. ValueError: if it is not json or not panoptic (says why).
+    """
+    try:
+        content = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not a json file ({error}): {_FORM}") from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise ValueError(f"{path} is not panoptic, it has no list {key!r}: {_FORM}")
+    _check_entries(content["images"], ("id", "file_name", "height", "width"), f"'images' of {path}")
+    _check_entries(content["annotations"], ("image_id", "file_name", "segments_info"), f"'annotations' of {path}")
+    for annotation in content["annotations"]:
+        where = f"'segments_info' of {annotation['file_name']} in {path}"
+        _check_entries(annotation["segments_info"], ("id", "category_id"), where)
+    content["categories"] = _checked_categories(content["categories"], path)
+    return content
+
+
+def read_categories(path: str | Path) -> list[dict[str, Any]]:
+    """Return the categories of a panoptic json, sorted by id, each with id, name, isthing and color.
+
+    The rest of the file is not parsed: that of COCO's training set has hundreds of megabytes.
+    Raises: as `read_panoptic_json`.
+    """
+    text = _read_text(path)
+    decoder = json.JSONDecoder()
+    for match in reversed(list(re.finditer(r'"categories"\s*:\s*(?=\[)', text))):
+        try:
+            categories, _ = decoder.raw_decode(text, match.end())
+            return _checked_categories(categories, path)
+        except ValueError:
+            continue  # The word may stand in a text too; if no place fits, the full reading says what is wrong.
+    return read_panoptic_json(path)["categories"]
+
+
+def read_picture(path: str | Path, image_format: str) -> np.ndarray:
+    """Return a picture (H, W, 3) uint8 with its EXIF rotation applied.
+
+    Args:
+        path: the file.
+        image_format: order of the channels, "RGB" or "BGR".
+    Raises: FileNotFoundError: if it does not exist. ValueError: if it cannot be decoded.
+    """
+    try:
+        return detection_utils.read_image(str(path), format=image_format)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"picture {path} does not exist: restore it or remove its entry") from error
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all of these on damaged files.
+        raise ValueError(
+            f"picture {path} cannot be read ({error}): replace the file or remove it from the data"
+        ) from error
+
+
+def read_segment_colors(path: str | Path, size: tuple[int, int]) -> np.ndarray:
+    """Return a png of segment ids as colours (H, W, 3) uint8; the id is red + 256 green + 65536 blue.
+
+    Args:
+        path: the png.
+        size: (height, width) of its picture.
+    Raises: FileNotFoundError, ValueError: as `read_picture`, and if its size is not its picture's (states
+        both).
+    """
+    colors = read_picture(path, "RGB")
+    if colors.shape[:2] != tuple(size):
+        raise ValueError(
+            f"{path} has (height, width) {colors.shape[:2]}, its picture has {tuple(size)} (EXIF rotation "
+            "applied): every pixel of the picture needs its segment id"
+        )
+    return colors
+
+
+def ids_present(ids: np.ndarray) -> np.ndarray:
+    """Return the distinct values of an id map (H, W) in increasing order, much faster than a sort of all "
+    "pixels."""
+    # A value that is present starts at least one horizontal run.
+    starts = np.ones(ids.shape, dtype=bool)
+    np.not_equal(ids[:, 1:], ids[:, :-1], out=starts[:, 1:])
+    return np.unique(ids[starts])
+
+
+def check_segments(path: str | Path, colors: np.ndarray, segment_ids: set[int]) -> None:
+    """Check that a png holds exactly the segments that the json lists for it, and void.
+
+    Args:
+        path: the png, for the message.
+        colors: (H, W, 3) uint8, its content.
+        segment_ids: ids of the json's segments.
+    Raises: ValueError: naming the ids that only one of the two has.
+    """
+    present = set(ids_present(rgb2id(colors)).tolist()) - {VOID}
+    if unknown := sorted(present - segment_ids):
+        raise ValueError(
+            f"{path} has {len(unknown)} segment ids that the json does not list for it: {_some(unknown)}; "
+            f"the json lists {_some(sorted(segment_ids))}. Use the png that was written together with the json"
+        )
+    if absent := sorted(segment_ids - present):
+        raise ValueError(
+            f"{path} lacks {len(absent)} of the {len(segment_ids)} segments that the json lists for it: "
+            f"{_some(absent)}. Use the png that was written together with the json"
+        )
+
+
+def _some(ids: list[int], limit: int = 8) -> str:
+    return ", ".join(map(str, ids[:limit])) + (", ..." if len(ids) > limit else "") if ids else "none"
+
+
+def _read_text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"panoptic json {path} does not exist: {PATHS_HINT}") from error
+    except (IsADirectoryError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a json file ({error}): {_FORM}") from error
+
+
+def _check_entries(entries: Any, keys: tuple[str, ...], where: str) -> None:
+    if not isinstance(entries, list):
+        raise ValueError(f"{where} is not a list: {_FORM}")
+    for entry in entries:
+        missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
+        if missing:
+            raise ValueError(f"an entry in {where} has no {', '.join(missing)}: {str(entry)[:80]}; {_FORM}")
+
+
+def _checked_categories(categories: list[Any], path: str | Path) -> list[dict[str, Any]]:
+    _check_entries(categories, ("id", "name", "isthing"), f"'categories' of {path}")
+    if not categories:
+        raise ValueError(f"{path} has no categories: {_FORM}")
+    ordered = sorted(categories, key=lambda category: category["id"])
+    for first, second in itertools.pairwise(ordered):
+        if first["id"] == second["id"]:
+            both = f"{first['name']!r} and {second['name']!r}"
+            raise ValueError(f"{path} gives category id {first['id']} to {both}: every category needs its own id")
+    return [{**category, "color": category.get("color") or _color(index)} for index, category in enumerate(ordered)]
+
+
+def _color(index: int) -> list[int]:
+    return [round(255 * value) for value in colorsys.hsv_to_rgb(index * _GOLDEN_RATIO % 1, 0.7, 0.9)]

@@ -1,0 +1,92 @@
+"""Semantic quality (mean intersection over union) of panoptic maps, instances of a class taken together.
+
+It needs no semantic output of the model and no semantic files: both sides come from panoptic maps.
+Shape legend: H, W picture size, K number of all classes; class K stands for void.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+from .truth import PanopticTruth
+
+__all__ = ["SemanticEvaluator"]
+
+logger = logging.getLogger(__name__)
+
+
+class SemanticEvaluator(DatasetEvaluator):
+    """Counts class pairs of pixels and returns {"sem_seg": {"mIoU", "fwIoU", "mACC", "pACC", "IoU-<class>", ...}}.
+
+    Pixels without truth are left out, pixels without prediction are wrong. All values are percentages.
+    """
+
+    def __init__(self, truth: PanopticTruth) -> None:
+        self._truth = truth
+        self._classes = {category["id"]: index for index, category in enumerate(truth.categories)}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all counts."""
+        size = len(self._classes) + 1
+        self._confusion = np.zeros((size, size), dtype=np.int64)  # [prediction, truth]
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """Count the pixels of a batch."""
+        void, size = len(self._classes), len(self._confusion)
+        for picture, output in zip(inputs, outputs, strict=True):
+            ids, segments = output["panoptic_seg"]
+            predicted = {segment["id"]: self._truth.category_id(segment) for segment in segments}
+            known = {
+                segment["id"]: segment["category_id"]
+                for segment in self._truth.annotations[picture["image_id"]]["segments_info"]
+            }
+            rows = self._class_map(ids.cpu().numpy(), predicted, void)
+            columns = self._class_map(self._truth.segment_ids(picture["image_id"]), known, void)
+            self._confusion += np.bincount((rows * size + columns).ravel(), minlength=size**2).reshape(size, size)
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """Return the qualities on the main process and None elsewhere; all processes must call it."""
+        comm.synchronize()
+        gathered = comm.gather(self._confusion)
+        if not comm.is_main_process():
+            return None
+        results = _qualities(np.sum(gathered, axis=0), [category["name"] for category in self._truth.categories])
+        logger.info("semantic quality: %s", {key: round(results[key], 2) for key in ("mIoU", "fwIoU", "mACC", "pACC")})
+        return {"sem_seg": results}
+
+    def _class_map(self, ids: np.ndarray, category_ids: dict[int, int], void: int) -> np.ndarray:
+        """Return the class (H, W) int64 of each segment id (H, W)."""
+        known = np.array([*sorted(category_ids), np.iinfo(np.int64).max])
+        classes = np.array([*(self._classes[category_ids[id_]] for id_ in known[:-1].tolist()), void])
+        places = np.searchsorted(known, ids)
+        return np.where(known[places] == ids, classes[places], void)
+
+
+def _qualities(confusion: np.ndarray, names: list[str]) -> dict[str, float]:
+    """Return the measures by Detectron2's keys; confusion is (K + 1, K + 1), [prediction, truth]."""
+    right = np.diag(confusion)[:-1].astype(np.float64)
+    truth = confusion[:, :-1].sum(axis=0)
+    predicted = confusion[:-1, :-1].sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):  # Classes that do not occur are nan.
+        accuracy = right / truth
+        overlap = np.where(truth > 0, right / (truth + predicted - right), np.nan)
+        results = {
+            "mIoU": _mean(overlap),
+            "fwIoU": np.nansum(overlap * truth) / truth.sum(),
+            "mACC": _mean(accuracy),
+            "pACC": right.sum() / truth.sum(),
+        }
+    for name, class_overlap, class_accuracy in zip(names, overlap, accuracy, strict=True):
+        results[f"IoU-{name}"] = class_overlap
+        results[f"ACC-{name}"] = class_accuracy
+    return {key: 100 * float(value) for key, value in results.items()}
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else np.nan

@@ -1,0 +1,94 @@
+"""The panoptic truth of a dataset as the evaluators need it, from its json and png alone.
+
+Predictions carry the metadata's contiguous ids, files the dataset's own; they meet here.
+Shape legend: H, W picture size, K number of all classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from panopticapi.utils import rgb2id
+
+from ..data.categories import stuff_id_map
+from ..data.reading import check_segments, read_panoptic_json, read_segment_colors
+
+__all__ = ["PanopticTruth"]
+
+
+@dataclass(frozen=True)
+class PanopticTruth:
+    """Truth of one dataset.
+
+    Attributes:
+        json_path: the panoptic json; png_root: folder of the png.
+        categories: K categories of the json, sorted by id.
+        images, annotations: entries of the json by picture id, of annotated pictures only.
+        thing_ids, stuff_ids: contiguous id of the metadata -> id in the json.
+    """
+
+    json_path: Path
+    png_root: Path
+    categories: list[dict[str, Any]]
+    images: dict[Any, dict[str, Any]]
+    annotations: dict[Any, dict[str, Any]]
+    thing_ids: dict[int, int]
+    stuff_ids: dict[int, int]
+
+    @classmethod
+    def of_dataset(cls, name: str) -> PanopticTruth:
+        """Return the truth of a registered dataset.
+
+        Raises: ValueError: if it is not a panoptic one. FileNotFoundError: if its json is missing.
+        """
+        metadata = MetadataCatalog.get(name)
+        if metadata.get("panoptic_json") is None or metadata.get("panoptic_root") is None:
+            raise ValueError(
+                f"dataset {name!r} has no panoptic truth (panoptic_json and panoptic_root in its metadata): "
+                "register it with DATASETS.REGISTER, or use one of Detectron2's panoptic datasets"
+            )
+        content = read_panoptic_json(metadata.panoptic_json)
+        annotations = {annotation["image_id"]: annotation for annotation in content["annotations"]}
+        for annotation in annotations.values():
+            for segment in annotation["segments_info"]:
+                segment.setdefault("iscrowd", 0)
+        return cls(
+            Path(metadata.panoptic_json),
+            Path(metadata.panoptic_root),
+            content["categories"],
+            {image["id"]: image for image in content["images"] if image["id"] in annotations},
+            annotations,
+            {value: key for key, value in metadata.thing_dataset_id_to_contiguous_id.items()},
+            {value: key for key, value in stuff_id_map(metadata).items()},
+        )
+
+    @property
+    def things(self) -> list[dict[str, Any]]:
+        """Categories of things, sorted by id."""
+        return [category for category in self.categories if category["isthing"]]
+
+    def segment_ids(self, image_id: int | str) -> np.ndarray:
+        """Return the segment ids (H, W) int32 of a picture, 0 = void.
+
+        Raises: FileNotFoundError, ValueError: if the png is missing, damaged or does not fit the json.
+        """
+        annotation, image = self.annotations[image_id], self.images[image_id]
+        path = self.png_root / annotation["file_name"]
+        colors = read_segment_colors(path, (image["height"], image["width"]))
+        check_segments(path, colors, {segment["id"] for segment in annotation["segments_info"]})
+        return rgb2id(colors)
+
+    def category_id(self, segment: dict[str, Any]) -> int:
+        """Return the json's category id of a predicted segment (category_id contiguous, isthing)."""
+        return (self.thing_ids if segment["isthing"] else self.stuff_ids)[segment["category_id"]]
+
+    def fingerprint(self) -> str:
+        """Return a short text that changes with the json's content or the folder of the png."""
+        digest = hashlib.sha256(self.json_path.read_bytes())
+        digest.update(str(self.png_root.resolve()).encode())
+        return digest.hexdigest()[:12]

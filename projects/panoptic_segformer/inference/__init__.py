@@ -1,0 +1,1 @@
+"""From queries and masks to results in Detectron2's formats."""

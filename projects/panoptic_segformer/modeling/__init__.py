@@ -1,0 +1,1 @@
+"""The network of Panoptic SegFormer, one file per step of the data flow."""

@@ -1,0 +1,154 @@
+"""Location decoder: thing queries learn what and where, refined layer by layer.
+
+Paper, section 3.3; the iterative refinement is Deformable DETR's.
+Shape legend: B pictures, D model width, Q thing queries, S tokens, L levels, K_th thing classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .deformable_attention import DeformableAttention
+from .encoder import xavier_initialize
+from .levels import FeatureLevels
+from .mlp import FeedForward, PredictionMLP
+
+__all__ = ["CLASS_PRIOR", "LocationDecoder", "LocationOutput"]
+
+# Probability that a fresh classifier gives to every class (Lin et al. 2017, section 3.3).
+CLASS_PRIOR = 0.01
+# Bounds the inverse sigmoid (Deformable DETR).
+EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class LocationOutput:
+    """What the decoder says after its layers.
+
+    Attributes:
+        queries: (B, Q, D) states after the last layer.
+        class_logits: per predicting layer (B, Q, K_th); all layers in training, otherwise the last alone.
+        boxes: likewise (B, Q, 4), (cx, cy, w, h) in [0, 1] of the unpadded picture.
+    """
+
+    queries: Tensor
+    class_logits: list[Tensor]
+    boxes: list[Tensor]
+
+
+class LocationDecoderLayer(nn.Module):
+    """Self-attention among queries, deformable cross-attention to the memory, feed-forward network."""
+
+    def __init__(self, dim: int, feedforward_dim: int, dropout: float, attention: DeformableAttention) -> None:
+        super().__init__()
+        self.self_attention = nn.MultiheadAttention(dim, attention.num_heads, dropout, batch_first=True)
+        self.norm1 = nn.LayerNorm(dim)
+        self.cross_attention = attention
+        self.norm2 = nn.LayerNorm(dim)
+        self.feed_forward = FeedForward(dim, feedforward_dim, dropout)
+        self.norm3 = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        queries: Tensor,
+        positions: Tensor,
+        reference: Tensor,
+        memory: Tensor,
+        shapes: Tensor,
+        padding: Tensor | None,
+    ) -> Tensor:
+        """Map queries: (B, Q, D) to the same shape; reference, memory and the rest as DeformableAttention's."""
+        placed = queries + positions
+        attended = self.self_attention(placed, placed, queries, need_weights=False)[0]
+        queries = self.norm1(queries + self.dropout(attended))
+        attended = self.cross_attention(queries + positions, reference, memory, shapes, padding)
+        queries = self.norm2(queries + self.dropout(attended))
+        return self.norm3(queries + self.feed_forward(queries))
+
+
+class LocationDecoder(nn.Module):
+    """Thing queries with a class and a box per layer."""
+
+    def __init__(  # noqa: PLR0913  each is one of the decoder's sizes
+        self,
+        *,
+        num_classes: int,
+        num_queries: int,
+        dim: int,
+        num_heads: int,
+        feedforward_dim: int,
+        num_layers: int,
+        num_levels: int,
+        num_points: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        # First half: position, second half: content (the stuff queries have them the other way round, Q7).
+        self.query_embedding = nn.Embedding(num_queries, 2 * dim)
+        self.reference_points = nn.Linear(dim, 2)
+        self.layers = nn.ModuleList(
+            LocationDecoderLayer(
+                dim, feedforward_dim, dropout, DeformableAttention(dim, num_heads, num_levels, num_points)
+            )
+            for _ in range(num_layers)
+        )
+        xavier_initialize(self.layers)
+        nn.init.xavier_uniform_(self.reference_points.weight)
+        nn.init.zeros_(self.reference_points.bias)
+        self.class_heads = _clones(class_head(dim, num_classes), num_layers)
+        self.box_heads = _clones(box_head(dim), num_layers)
+        # The first layer starts from small boxes.
+        nn.init.constant_(self.box_heads[0].layers[-1].bias[2:], -2.0)
+
+    def forward(self, memory: Tensor, levels: FeatureLevels) -> LocationOutput:
+        """Decode the thing queries from memory: (B, S, D) of the given levels."""
+        position, content = self.query_embedding.weight.chunk(2, dim=-1)
+        positions = position.expand(len(memory), -1, -1)
+        queries = content.expand(len(memory), -1, -1)
+        reference = self.reference_points(positions).sigmoid()
+        ratios = levels.valid_ratios()[:, None]
+        padding = levels.padding()
+        class_logits, boxes = [], []
+        last = len(self.layers) - 1
+        for index, layer in enumerate(self.layers):
+            scale = ratios if reference.shape[-1] == 2 else torch.cat([ratios, ratios], dim=-1)
+            queries = layer(queries, positions, reference[:, :, None] * scale, memory, levels.spatial_shapes, padding)
+            box = _refine(self.box_heads[index](queries), reference)
+            reference = box.detach()
+            if self.training or index == last:
+                class_logits.append(self.class_heads[index](queries))
+                boxes.append(box)
+        return LocationOutput(queries, class_logits, boxes)
+
+
+def _refine(delta: Tensor, reference: Tensor) -> Tensor:
+    """Return boxes (B, Q, 4): delta (B, Q, 4) added to a reference of 2 or 4 coordinates before the sigmoid."""
+    reference = reference.clamp(0, 1)
+    start = torch.log(reference.clamp(min=EPSILON) / (1 - reference).clamp(min=EPSILON))
+    missing = delta.shape[-1] - start.shape[-1]
+    return (delta + nn.functional.pad(start, (0, missing))).sigmoid()
+
+
+def class_head(dim: int, num_classes: int) -> nn.Linear:
+    """Return a classifier of queries that starts at the prior probability."""
+    head = nn.Linear(dim, num_classes)
+    nn.init.constant_(head.bias, -math.log((1 - CLASS_PRIOR) / CLASS_PRIOR))
+    return head
+
+
+def box_head(dim: int) -> PredictionMLP:
+    """Return a box regressor that starts by leaving its reference as it is."""
+    head = PredictionMLP([dim, dim, dim, 4])
+    nn.init.zeros_(head.layers[-1].weight)
+    nn.init.zeros_(head.layers[-1].bias)
+    return head
+
+
+def _clones(module: nn.Module, number: int) -> nn.ModuleList:
+    return nn.ModuleList(copy.deepcopy(module) for _ in range(number))

@@ -1,0 +1,1 @@
+"""From annotations to losses, and from losses to a trained model."""

@@ -1,0 +1,82 @@
+"""One-to-one assignment of queries to things (the Hungarian method, by scipy).
+
+Two matchings exist: by class and box for every layer of the location decoder, and once more by class, box and mask
+for the queries that the first one selected (paper, section 3.5, query filtering).
+Shape legend: Q queries, T targets, K_th thing classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from ..modeling.precision import at_least_float32
+from .losses import box_costs, class_costs, dice_costs
+from .targets import PictureTargets, resize_masks
+
+__all__ = ["Match", "Matcher"]
+
+
+@dataclass(frozen=True)
+class Match:
+    """Pairs of queries and targets, in increasing order of the query: two (min(Q, T),) int64 tensors."""
+
+    queries: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Matcher:
+    """Weights of the costs, and the matching by them.
+
+    Attributes:
+        class_cost, box_cost, giou_cost: weights of the first matching.
+        mask_stage_class_cost: weight of the class in the second one, at the value that a fresh run of the released
+            code has (quirk Q2: building two models there doubles it again).
+        mask_cost: weight of dice in the second one.
+    """
+
+    class_cost: float
+    box_cost: float
+    giou_cost: float
+    mask_stage_class_cost: float
+    mask_cost: float
+
+    @torch.no_grad()
+    def match(self, class_logits: Tensor, boxes: Tensor, targets: PictureTargets) -> Match:
+        """Match by class and box; class_logits: (Q, K_th), boxes: (Q, 4) (cx, cy, w, h) in [0, 1]."""
+        return _assign(self._location_costs(class_logits, boxes, targets, self.class_cost))
+
+    @torch.no_grad()
+    def match_with_masks(self, class_logits: Tensor, boxes: Tensor, masks: Tensor, targets: PictureTargets) -> Match:
+        """Match selected queries by class, box and mask; masks: (Q, H1, W1), the rest as in `match`."""
+        costs = self._location_costs(class_logits, boxes, targets, self.mask_stage_class_cost)
+        masks = at_least_float32(masks)
+        truth = resize_masks(targets.thing_masks, masks.shape[-2:], masks.dtype)
+        return _assign(costs + self.mask_cost * dice_costs(masks, truth))
+
+    def _location_costs(
+        self, class_logits: Tensor, boxes: Tensor, targets: PictureTargets, class_cost: float
+    ) -> Tensor:
+        boxes = at_least_float32(boxes)
+        classes = class_costs(at_least_float32(class_logits), targets.thing_classes)
+        distances, giou = box_costs(boxes, targets.thing_boxes.to(boxes), targets.box_scale)
+        return class_cost * classes + self.box_cost * distances + self.giou_cost * giou
+
+
+def _assign(costs: Tensor) -> Match:
+    """Return the cheapest assignment of a (Q, T) cost matrix.
+
+    Raises: FloatingPointError: if a cost is not finite.
+    """
+    if not bool(costs.isfinite().all()):
+        raise FloatingPointError(
+            f"{int((~costs.isfinite()).sum())} of {costs.numel()} matching costs are not finite: the network's output "
+            "has overflowed; lower SOLVER.BASE_LR, or train without AMP to see whether half precision is the cause"
+        )
+    rows, columns = linear_sum_assignment(costs.cpu().numpy())
+    device = costs.device
+    return Match(torch.as_tensor(rows, device=device), torch.as_tensor(columns, device=device))

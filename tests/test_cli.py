@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import panoptic_segformer
+import pytest
+import torch
+from panoptic_segformer import cli, environment
+from panoptic_segformer.cli import main
+from panoptic_segformer.environment import Fact
+from panoptic_segformer.inference import prediction
+from PIL import Image
+
+
+class FakePredictor:
+    """In place of DefaultPredictor: one thing, one stuff; remembers its config."""
+
+    cfg = None
+
+    def __init__(self, cfg):
+        type(self).cfg = cfg
+
+    def __call__(self, image):
+        ids = torch.ones(image.shape[:2], dtype=torch.int32)
+        ids[:, image.shape[1] // 2 :] = 2
+        info = [{"id": 1, "category_id": 0, "score": 0.9}, {"id": 2, "category_id": 1, "score": 0.8}]
+        return {"panoptic_seg": (ids, info)}
+
+
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    """Arguments of a demo that works, by name; the model is a fake."""
+    monkeypatch.setattr(prediction, "DefaultPredictor", FakePredictor)
+    categories = [{"id": 3, "name": "cat", "isthing": 1}, {"id": 9, "name": "grass", "isthing": 0}]
+    content = {"images": [], "annotations": [], "categories": categories}
+    (tmp_path / "panoptic.json").write_text(json.dumps(content))
+    name = f"cli_{tmp_path.name}"
+    (tmp_path / "config.yaml").write_text(
+        f"DATASETS:\n  TEST: [{name}]\n  REGISTER:\n    {name}:\n      IMAGES: {tmp_path}\n"
+        f"      PANOPTIC_JSON: {tmp_path / 'panoptic.json'}\n      PANOPTIC_PNG: {tmp_path}\n"
+    )
+    (tmp_path / "weights.pth").write_bytes(b"for a fake")
+    (tmp_path / "in").mkdir()
+    for stem in ("a", "b"):
+        Image.new("RGB", (40, 30), (9, 9, 9)).save(tmp_path / "in" / f"{stem}.png")
+    return {
+        "--config-file": tmp_path / "config.yaml",
+        "--weights": tmp_path / "weights.pth",
+        "--input": tmp_path / "in",
+        "--output": tmp_path / "out",
+    }
+
+
+def run(options, *more):
+    return main(["demo", *(str(word) for option in options.items() for word in option), *map(str, more)])
+
+
+def test_demo_writes_an_overlay_per_picture(demo, capsys):
+    assert run(demo) == 0
+    assert sorted(os.listdir(demo["--output"])) == ["a.png", "b.png"]
+    assert "wrote 2 of 2 overlays" in capsys.readouterr().out
+    assert np.asarray(Image.open(demo["--output"] / "a.png")).std() > 0
+
+
+def test_demo_passes_weights_device_and_overrides_to_the_config(demo):
+    assert run(demo, "--device", "cpu", "--opts", "INPUT.MIN_SIZE_TEST", "123") == 0
+    cfg = FakePredictor.cfg
+    assert str(demo["--weights"]) == cfg.MODEL.WEIGHTS
+    assert cfg.MODEL.DEVICE == "cpu"
+    assert cfg.INPUT.MIN_SIZE_TEST == 123
+
+
+def test_demo_device_auto_takes_what_is_there(demo):
+    assert run(demo) == 0
+    assert ("cuda" if torch.cuda.is_available() else "cpu") == FakePredictor.cfg.MODEL.DEVICE
+
+
+def test_demo_unreadable_picture_is_named_and_the_exit_code_tells(demo, capsys):
+    (demo["--input"] / "broken.jpg").write_text("not a picture")
+    assert run(demo) == 1
+    captured = capsys.readouterr()
+    assert "wrote 2 of 3 overlays" in captured.out
+    assert "broken.jpg can't be read" in captured.err
+    assert sorted(os.listdir(demo["--output"])) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--config-file", "absent.yaml", "absent.yaml does not exist"),
+        ("--weights", "absent.pth", "weights 'absent.pth' do not exist"),
+        ("--weights", "", "weights '' do not exist"),
+        ("--input", "absent.jpg", "absent.jpg does not exist"),
+        ("--input", "empty", "has no pictures"),
+        ("--input", "*.nothing", "no picture matches"),
+        ("--output", "config.yaml", "config.yaml"),
+    ],
+)
+def test_demo_wrong_option_gives_one_plain_message(demo, tmp_path, capsys, monkeypatch, option, value, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert run({**demo, option: value}) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("panseg demo: ")
+    assert message in error
+    assert "Traceback" not in error
+    assert len(error.splitlines()) == 1
+
+
+def test_demo_wrong_override_gives_one_plain_message(demo, capsys):
+    assert run(demo, "--opts", "MODEL.NO_SUCH_KEY", "1") == 2
+    assert "NO_SUCH_KEY" in capsys.readouterr().err
+    assert run(demo, "--opts", "INPUT.MIN_SIZE_TEST") == 2
+    assert "INPUT.MIN_SIZE_TEST" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_demo_gpu_that_is_not_there_gives_one_plain_message(demo, capsys):
+    assert run(demo, "--device", "cuda") == 2
+    assert "no GPU" in capsys.readouterr().err
+
+
+def test_demo_truncated_weights_give_one_plain_message(demo, capsys, monkeypatch):
+    whole = demo["--weights"]
+    torch.save({"model": {"weight": torch.zeros(1000)}}, whole)
+    whole.write_bytes(whole.read_bytes()[:2000])
+
+    def predictor(cfg):
+        torch.load(cfg.MODEL.WEIGHTS, weights_only=True)
+
+    monkeypatch.setattr(prediction, "DefaultPredictor", predictor)
+    assert run(demo) == 2
+    assert f"{whole} (2000 bytes) can't be read" in capsys.readouterr().err
+
+
+def test_demo_error_of_the_program_is_not_hidden(demo, monkeypatch):
+    def predictor(cfg):
+        raise RuntimeError("out of memory")
+
+    torch.save({"model": {}}, demo["--weights"])
+    monkeypatch.setattr(prediction, "DefaultPredictor", predictor)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(demo)
+
+
+def test_info_prints_facts_and_how_to_mend_what_is_missing(capsys, monkeypatch):
+    facts = [Fact("python", "3.11"), Fact("timm", "missing", "pip install timm")]
+    monkeypatch.setattr(environment, "collect_facts", lambda: facts)
+    assert main(["info"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["python  3.11", "timm    missing"]
+    assert lines[-1] == "timm    pip install timm"
+
+
+def test_info_of_this_environment_names_operator_and_versions(capsys):
+    assert main(["info"]) == 0
+    printed = capsys.readouterr().out
+    assert torch.__version__ in printed
+    assert "operator" in printed
+
+
+def test_synthesize_writes_a_dataset(tmp_path, capsys):
+    assert main(["synthesize", "--output", str(tmp_path / "scenes"), "--num", "2", "--seed", "5"]) == 0
+    assert "wrote 2 scenes" in capsys.readouterr().out
+    (content,) = [json.loads(path.read_text()) for path in (tmp_path / "scenes").glob("*.json")]
+    assert len(content["images"]) == 2
+
+
+def test_synthesize_number_below_one_gives_one_plain_message(tmp_path, capsys):
+    assert main(["synthesize", "--output", str(tmp_path), "--num", "0"]) == 2
+    assert "--num is 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["demo"], ["no-such-verb"]])
+def test_main_wrong_usage_exits_with_2(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    assert "usage: panseg" in capsys.readouterr().err
+
+
+def run_alone(code):
+    """Run code in a fresh interpreter where the package's __init__ is not executed, only the modules it names."""
+    folder = str(Path(panoptic_segformer.__path__[0]))
+    stand_in = (
+        "import sys, types; package = types.ModuleType('panoptic_segformer'); "
+        f"package.__path__ = [{folder!r}]; sys.modules['panoptic_segformer'] = package\n"
+    )
+    return subprocess.run([sys.executable, "-c", stand_in + code], capture_output=True, text=True, check=False)
+
+
+def test_help_imports_no_library():
+    done = run_alone(
+        "from panoptic_segformer.cli import main\n"
+        "try:\n    main(['--help'])\n"
+        "except SystemExit:\n    print([name for name in ('torch', 'numpy', 'detectron2') if name in sys.modules])\n"
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    for verb in ("info", "demo", "synthesize"):
+        assert verb in done.stdout
+
+
+def test_info_without_any_library_names_them_all():
+    done = run_alone(
+        f"for name in {sorted(environment.LIBRARIES)}: sys.modules[name] = None\n"
+        "from panoptic_segformer.cli import main\n"
+        "sys.exit(main(['info']))\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("missing") >= len(environment.LIBRARIES)
+    assert "pip install" in done.stdout
+
+
+def test_demo_without_detectron2_points_to_info(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "detectron2.utils.logger", None)
+    words = ["demo", "--config-file", "c.yaml", "--weights", "w.pth", "--input", "a.png", "--output", "out"]
+    assert main(words) == cli.USER_ERROR
+    assert "`panseg info` tells what is missing" in capsys.readouterr().err

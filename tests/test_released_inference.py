@@ -1,0 +1,248 @@
+"""Our inference against numbers that were read out of the released code while it ran."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from golden import Golden
+from torch.nn import functional as F
+from torchvision.ops import box_convert
+
+from panoptic_segformer.inference.outputs import instance_result, panoptic_result
+from panoptic_segformer.inference.merging import upsample_masks
+from panoptic_segformer.modeling.levels import FeatureLevels
+from panoptic_segformer.modeling.mask_decoder import NUM_MASK_LEVELS
+from panoptic_segformer.modeling.position_encoding import sine_position_encoding
+
+RUNS = ["eval1", "evalodd"]
+
+
+@pytest.fixture(scope="module")
+def golden(shared_dir) -> Golden:
+    return Golden(shared_dir / "golden")
+
+
+@pytest.fixture(scope="module")
+def model(golden, tmp_path_factory, monkeypatch_module):
+    """Our model with the golden weights, loaded as a user loads a released file."""
+    folder = tmp_path_factory.mktemp("golden")
+    monkeypatch_module.setenv("FVCORE_CACHE", str(folder / "cache"))
+    model = golden.build_model()
+    DetectionCheckpointer(model).load(f"psf://{golden.save_checkpoint(folder / 'released.pth')}")
+    return model
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+class Recorder:
+    """Collects every intermediate of one picture under the name that the golden file gives it."""
+
+    def __init__(self, model) -> None:
+        self.model = model
+        self.found: dict[str, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def record(self, image: torch.Tensor, size: tuple[int, int]) -> dict[str, torch.Tensor]:
+        model, found = self.model, self.found
+        normalized = model.normalize(image)
+        found["in.img_norm"] = normalized[None]
+        for index, feature in enumerate(model._features(normalized[None])):
+            found[f"bb.{index}"] = feature
+        levels = model.extract_levels([normalized])
+        self.record_levels(levels)
+        hooks = [
+            layer.register_forward_hook(lambda _, __, out, i=i: found.__setitem__(f"enc.{i}", out))
+            for i, layer in enumerate(model.encoder.layers)
+        ]
+        memory = found["tr.memory"] = model.encoder(levels)
+        location = self.record_location(memory, levels)
+        for hook in hooks:
+            hook.remove()
+        self.record_masks(memory, levels, location)
+        self.record_results(memory, levels, location, size)
+        return found
+
+    def record_levels(self, levels: FeatureLevels) -> None:
+        found = self.found
+        encodings = sine_position_encoding(levels)
+        padding = levels.padding()
+        found["tr.mask_flatten"] = torch.zeros(1, sum(h * w for h, w in levels.shapes)) if padding is None else padding
+        start = 0
+        for index, (level, encoding) in enumerate(zip(levels.maps, encodings, strict=True)):
+            found[f"neck.{index}"], found[f"pos.{index}"] = level, encoding
+            height, width = levels.shapes[index]
+            mask = found["tr.mask_flatten"][:, start : start + height * width]
+            found[f"mask.{index}"] = mask.view(-1, height, width)
+            start += height * width
+        embedding = self.model.encoder.level_embedding
+        parts = [(e + b[:, None, None]).flatten(2) for e, b in zip(encodings, embedding, strict=True)]
+        found["tr.lvl_pos"] = torch.cat(parts, 2).transpose(1, 2)
+        found["tr.spatial_shapes"] = levels.spatial_shapes
+        found["tr.valid_ratios"] = levels.valid_ratios()
+        found["tr.enc_reference_points"] = levels.reference_points()[:, :, None] * levels.valid_ratios()[:, None]
+
+    def record_location(self, memory, levels):
+        found, decoder = self.found, self.model.location_decoder
+        states = []
+        hooks = [layer.register_forward_hook(lambda _, __, out: states.append(out)) for layer in decoder.layers]
+        decoder.train()  # for classes and boxes of every layer; the golden model has no dropout
+        location = decoder(memory, levels)
+        decoder.eval()
+        for hook in hooks:
+            hook.remove()
+        position = decoder.query_embedding.weight.chunk(2, dim=-1)[0]
+        found["tr.query_pos"] = position[None].expand(len(memory), -1, -1)
+        found["tr.init_reference"] = decoder.reference_points(found["tr.query_pos"]).sigmoid()
+        found["tr.hs"] = torch.stack(states)
+        found["tr.inter_references"] = found["head.box"] = torch.stack(location.boxes)
+        found["head.cls"] = torch.stack(location.class_logits)
+        reference = location.boxes[-2]
+        found["head.last_reference_logit"] = torch.log(reference / (1 - reference))
+        return location
+
+    def record_masks(self, memory, levels, location) -> None:
+        tokens = levels.picture_tokens(memory, 0, NUM_MASK_LEVELS)
+        sizes = levels.sizes[0][:NUM_MASK_LEVELS]
+        probs = location.class_logits[-1][0].sigmoid().flatten()
+        self.found["pp0.topk_score"], pairs = probs.topk(100)
+        self.found["pp0.topk_label"], self.found["pp0.topk_query_index"] = pairs % 80, pairs // 80
+        queries = location.queries[0, pairs // 80][None]
+        for prefix, decoder, arguments in (
+            ("th0", self.model.thing_mask_decoder, (queries, tokens, sizes)),
+            ("st0", self.model.stuff_mask_decoder, (tokens, sizes)),
+        ):
+            parts = [*(block.cross_attention for block in decoder.blocks), decoder.final_attention]
+            names = [*map(str, range(len(decoder.blocks))), "final"]
+            hooks = [
+                part.fusion.register_forward_hook(
+                    lambda fusion, args, out, p=prefix, n=name: self.record_fusion(p, n, fusion, args, out)
+                )
+                for name, part in zip(names, parts, strict=True)
+            ]
+            hooks += [
+                block.cross_attention.proj.register_forward_hook(
+                    lambda _, __, out, p=prefix, n=name: self.found.__setitem__(f"{p}.attn_out.{n}", out)
+                )
+                for name, block in zip(names, decoder.blocks, strict=False)
+            ]
+            hooks += [
+                block.register_forward_hook(
+                    lambda _, __, out, p=prefix, n=name: self.found.__setitem__(f"{p}.query.{n}", out[0])
+                )
+                for name, block in zip(names, decoder.blocks, strict=False)
+            ]
+            decoder.train()
+            decoder(*arguments)
+            decoder.eval()
+            for hook in hooks:
+                hook.remove()
+
+    def record_fusion(self, prefix, name, fusion, arguments, masks) -> None:
+        logits, sizes = arguments
+        parts, areas = [], [height * width for height, width in sizes]
+        for index, (level, mixer, size) in enumerate(
+            zip(logits.split(areas, -1), fusion.head_mixers, sizes, strict=True), start=1
+        ):
+            heads_last = level.permute(0, 2, 3, 1)
+            self.found[f"{prefix}.attn_logit_l{index}.{name}"] = heads_last[:, :4]
+            mixed = F.relu(mixer(heads_last)).permute(0, 1, 3, 2)
+            mixed = mixed.flatten(0, 1).unflatten(-1, size)
+            parts.append(F.interpolate(mixed, sizes[0], mode="bilinear", align_corners=False).flatten(2))
+        fused = torch.cat(parts, dim=1).transpose(1, 2)[None]
+        self.found[f"{prefix}.fused24.{name}"] = fused[:, :4]
+        self.found[f"{prefix}.mask_logit.{name}"] = fusion.fuse(fused)[..., 0]
+        self.found[f"{prefix}.mask.{name}"] = masks.flatten(2)
+
+    def record_results(self, memory, levels, location, size) -> None:
+        model, found = self.model, self.found
+        options = model.inference_options.merging
+        candidates = model.collect_candidates(memory, levels, location, 0)
+        masks = upsample_masks(candidates.masks, size, options.mask_threshold)
+        index = candidates.mask_index
+        found["pp0.mask_lowres"] = candidates.masks[index]
+        found["pp0.stuff_score"] = candidates.class_probs[100:]
+        found["pp0.seg_scores"] = masks.means[index]
+        scores = candidates.class_probs * masks.means[index] ** 2
+        order = scores.argsort(descending=True)
+        found["pp0.sort_index"], found["pp0.scores_sorted"] = order, scores[order]
+        found["pp0.labels_sorted"] = candidates.category_ids[order]
+        found["pp0.mask_area_sorted"] = masks.inside[index][order].sum((1, 2))
+        upsampled = F.interpolate(candidates.masks[None], size, mode="bilinear", align_corners=False)[0]
+        found["pp0.mask_up_sorted_first"] = upsampled[index[order[:3]]]
+        found["pp0.mask_up_mean_sorted"] = upsampled.double().mean((1, 2))[index[order]]
+        scale = torch.tensor([size[1], size[0]] * 2)
+        boxes = (box_convert(candidates.boxes, "cxcywh", "xyxy").clamp(0, 1) * scale).to(scores)
+        found["pp0.det_bboxes"] = torch.cat([boxes, candidates.class_probs[:100, None]], 1)
+        instances = instance_result(candidates, masks, scores)
+        found["pp0.inst_bbox"] = torch.cat([instances.pred_boxes.tensor, instances.scores[:, None]], 1)
+        found["pp0.inst_label"] = instances.pred_classes
+        found["pp0.inst_area"] = instances.pred_masks.sum((1, 2))
+        found["panoptic"] = panoptic_result(candidates, masks, scores, options)
+
+
+def original_size(golden: Golden, run: str) -> tuple[int, int]:
+    return tuple(golden.json["evals"][run]["metas"][0]["ori_shape"][:2])
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def recorded(request, golden, model):
+    run = request.param
+    return run, Recorder(model).record(golden.image(run), original_size(golden, run))
+
+
+def tolerance(name: str) -> dict[str, float]:
+    if name.startswith("pp0.inst_bbox") or "score" in name:
+        return {"rtol": 3e-4, "atol": 2e-5}  # one pixel that crosses 0.5 moves a mean
+    return {"rtol": 1e-4, "atol": 2e-5}
+
+
+def test_every_golden_intermediate_is_equal(golden, recorded):
+    run, found = recorded
+    names = [name.removeprefix(f"{run}/") for name in golden.arrays.files if name.startswith(f"{run}/")]
+    names = [name for name in names if name not in ("in.img_u8_0", "pp0.panoptic")]
+    assert len(names) > 90
+    failures = []
+    for name in names:
+        expected = golden[f"{run}/{name}"]
+        actual = found[name].reshape(expected.shape)
+        if name in ("pp0.mask_area_sorted", "pp0.inst_area"):  # pixels at 0.5 may fall on either side
+            close = (actual - expected).abs().max() <= 2
+        elif name == "pp0.sort_index":  # candidates of equal score have no order
+            close = (found["pp0.scores_sorted"] - golden[f"{run}/pp0.scores_sorted"]).abs().max() < 2e-4
+        elif expected.is_floating_point():
+            close = torch.allclose(actual.to(expected), expected, **tolerance(name))
+        else:
+            close = torch.equal(actual.to(expected), expected)
+        if not close:
+            difference = (actual.double() - expected.double()).abs().max().item()
+            failures.append(f"{name}: largest difference {difference:.3g}")
+    assert not failures
+
+
+def contiguous_ids(golden: Golden, run: str) -> list[int]:
+    return [segment["label"] for segment in golden.json["evals"][run]["images"][0]["segments_info"]]
+
+
+def test_panoptic_map_is_equal(golden, recorded):
+    run, found = recorded
+    segment_ids, segments_info = found["panoptic"]
+    expected = golden.json["evals"][run]["images"][0]["segments_info"]
+    assert [segment["category_id"] for segment in segments_info] == [segment["label"] for segment in expected]
+    assert [segment["isthing"] for segment in segments_info] == [segment["isthing"] for segment in expected]
+    scores = [segment["score"] for segment in segments_info]
+    assert np.allclose(scores, [segment["score"] for segment in expected], rtol=3e-4)
+    names = golden[f"{run}/pp0.panoptic"]
+    painted = torch.zeros_like(names)
+    for segment, truth in zip(segments_info, expected, strict=True):
+        painted[segment_ids == segment["id"]] = torch.tensor(
+            [truth["category_id"], truth["instance_id"]], dtype=painted.dtype
+        )
+    assert (painted == names).all(-1).float().mean() >= 0.999

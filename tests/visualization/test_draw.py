@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from panoptic_segformer.data.categories import Categories
+from panoptic_segformer.visualization import draw_panoptic, side_by_side
+from panoptic_segformer.visualization.draw import CONTOUR_OPACITY, OPACITY
+
+GREEN, PINK, BLUE = (60, 170, 60), (220, 20, 120), (70, 130, 180)
+CATEGORIES = Categories((0, 2), (1,), ("person", "car"), ("sky",), (GREEN, PINK), (BLUE,))
+
+
+@pytest.fixture
+def scene():
+    """A grey picture 480 x 640: sky above, two persons, void at the bottom."""
+    image = np.full((480, 640, 3), 100, np.uint8)
+    ids = torch.zeros(480, 640, dtype=torch.int32)
+    ids[:300] = 7
+    ids[100:400, 50:250] = 3
+    ids[100:400, 350:550] = 5
+    info = [
+        {"id": 3, "category_id": 0, "isthing": True, "score": 0.91, "area": 60000},
+        {"id": 5, "category_id": 0, "isthing": True, "score": 0.52, "area": 60000},
+        {"id": 7, "category_id": 1, "isthing": False, "score": 0.77, "area": 80000},
+    ]
+    return image, ids, info
+
+
+def blended(color):
+    return np.round(np.array(color) * OPACITY + 100 * (1 - OPACITY))
+
+
+def test_draw_paints_segments_and_leaves_void(scene):
+    picture = draw_panoptic(*scene, CATEGORIES)
+    assert picture.dtype == np.uint8
+    assert picture.shape[1:] == (640, 3)
+    assert picture.shape[0] > 480
+    assert np.abs(picture[110, 60] - blended(GREEN)).max() <= 1
+    assert np.abs(picture[20, 20] - blended(BLUE)).max() <= 1
+    assert (picture[470, 320] == 100).all()
+    assert np.abs(picture[110, 60].astype(int) - picture[110, 360]).max() > 15  # The other person has another shade.
+
+
+def test_draw_contours_lie_on_the_borders_alone(scene):
+    picture = draw_panoptic(*scene, CATEGORIES)
+    assert (picture[380, 48:52].max(axis=0) > 255 * CONTOUR_OPACITY).all()
+    assert np.abs(picture[380, 55] - blended(GREEN)).max() <= 1
+    assert (picture[0, 1:100] == picture[0, 1]).all()  # The edge of the picture is no border.
+
+
+def test_draw_writes_one_label_into_each_large_segment(scene):
+    picture = draw_panoptic(*scene, CATEGORIES)
+    for rows, columns in (((100, 400), (50, 250)), ((100, 400), (350, 550)), ((0, 100), (0, 640))):
+        part = picture[slice(*rows), slice(*columns)]
+        assert (part.max(axis=2) < 75).sum() > 300, "the box of a label darkens the picture"
+    assert picture[401:480].min() >= 100, "void has no label"
+
+
+def test_draw_twice_gives_equal_bytes(scene):
+    assert (draw_panoptic(*scene, CATEGORIES) == draw_panoptic(*scene, CATEGORIES)).all()
+
+
+def test_draw_accepts_array_and_tensor_alike_and_changes_neither(scene):
+    image, ids, info = scene
+    image_before, ids_before = image.copy(), ids.clone()
+    from_array = draw_panoptic(image, ids.numpy().astype(np.int64), info, CATEGORIES)
+    assert (from_array == draw_panoptic(image, ids, info, CATEGORIES)).all()
+    assert (image == image_before).all()
+    assert (ids == ids_before).all()
+
+
+def test_draw_without_segments_keeps_the_picture(scene):
+    image, ids, _ = scene
+    picture = draw_panoptic(image, torch.zeros_like(ids), [], CATEGORIES)
+    assert (picture[:480] == image).all()
+
+
+def test_draw_ignores_ids_that_are_not_listed(scene):
+    image, ids, info = scene
+    picture = draw_panoptic(image, ids, [entry for entry in info if entry["id"] != 7], CATEGORIES)
+    assert (picture[20, 20] == 100).all()
+
+
+def test_draw_accepts_large_ids_of_truth_without_scores(scene):
+    image, ids, info = scene
+    large = ids.to(torch.int64) * 2_000_001
+    truth = [{"id": entry["id"] * 2_000_001, "category_id": entry["category_id"]} for entry in info]
+    picture = draw_panoptic(image, large, truth, CATEGORIES)
+    assert np.abs(picture[110, 60] - blended(GREEN)).max() <= 1
+
+
+def test_draw_many_classes_on_a_small_picture():
+    count = 60
+    names = tuple(f"a class with a rather long name {index}" for index in range(count))
+    categories = Categories(tuple(range(count)), (), names, (), (), ())
+    ids = np.arange(64 * 64).reshape(64, 64) % count + 1
+    info = [{"id": index + 1, "category_id": index} for index in range(count)]
+    picture = draw_panoptic(np.zeros((64, 64, 3), np.uint8), ids, info, categories)
+    assert picture.shape[1] == 256
+    assert picture.shape[0] > 256 + 60 * 11
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 5))
+def test_draw_works_for_any_size(height, width, count):
+    ids = np.arange(height * width).reshape(height, width) % (count + 1)
+    info = [{"id": index + 1, "category_id": index % 3, "score": 0.5} for index in range(count)]
+    picture = draw_panoptic(np.full((height, width, 3), 9, np.uint8), ids, info, CATEGORIES)
+    assert picture.shape[0] > height
+    assert picture.shape[1] >= max(width, 200)
+
+
+@pytest.mark.parametrize(
+    ("image", "ids", "message"),
+    [
+        (np.zeros((4, 5), np.uint8), np.zeros((4, 5), int), r"shape \(4, 5\)"),
+        (np.zeros((4, 5, 4), np.uint8), np.zeros((4, 5), int), r"shape \(4, 5, 4\)"),
+        (np.zeros((4, 5, 3), np.float32), np.zeros((4, 5), int), "float32"),
+        (np.zeros((4, 5, 3), np.uint8), np.zeros((5, 4), int), r"shape \(5, 4\).*shape \(4, 5\)"),
+        (np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5), np.float32), "float32"),
+        (np.zeros((0, 5, 3), np.uint8), np.zeros((0, 5), int), r"shape \(0, 5, 3\)"),
+    ],
+)
+def test_draw_wrong_input_names_what_was_seen(image, ids, message):
+    with pytest.raises(ValueError, match=message):
+        draw_panoptic(image, ids, [], CATEGORIES)
+
+
+def test_side_by_side_aligns_panels_of_one_picture():
+    small = np.full((30, 40, 3), 50, np.uint8)
+    large = np.full((75, 80, 3), 200, np.uint8)  # Twice the size, with a legend below.
+    picture = side_by_side([("", small), ("", large)])
+    assert picture.shape[1] > 160
+    rows_of_small = np.flatnonzero((picture == 50).all(axis=2).any(axis=1))
+    rows_of_large = np.flatnonzero((picture == 200).all(axis=2).any(axis=1))
+    assert len(rows_of_small) == 60  # Enlarged to the same width ...
+    assert rows_of_small[0] == rows_of_large[-1] - 74  # ... and flush with the other at the top.
+
+
+def test_side_by_side_writes_titles():
+    panel = np.full((60, 200, 3), 255, np.uint8)
+    titled, untitled = (side_by_side([(title, panel)]) for title in ("truth", ""))
+    assert titled.shape == untitled.shape
+    assert untitled.min() == 255
+    assert titled.min() < 100
+
+
+def test_side_by_side_without_panels_says_so():
+    with pytest.raises(ValueError, match="no panels"):
+        side_by_side([])
