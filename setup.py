@@ -20,7 +20,7 @@ PACKAGE = "panoptic_segformer"
 REBUILD = "pip install --no-build-isolation -e ."
 # torch 2.11, the oldest with every part of the stable ABI that csrc uses: one binary runs on it and on later ones.
 OLDEST_TORCH = (2, 11)
-STABLE_ABI = ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-DPy_LIMITED_API=0x030B0000"]
+STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"
 # Chips from Ampere on; newer ones than Hopper compile the PTX when they first run it.
 DEFAULT_CUDA_ARCHITECTURES = "8.0;9.0+PTX"
 
@@ -62,12 +62,12 @@ def with_cuda() -> bool:
 def make_extension() -> cpp_extension.CppExtension:
     """Describe the extension's sources and flags."""
     sources = ["csrc/ms_deform_attn.cpp", "csrc/cpu/ms_deform_attn.cpp"]
-    flags = {"cxx": ["-std=c++20", "-O3", "-Wall", *STABLE_ABI]}
+    flags = {"cxx": ["-std=c++20", "-O3", "-g0", "-Wall", STABLE_ABI]}
     kind = cpp_extension.CppExtension
     if with_cuda():
         sources.append("csrc/cuda/ms_deform_attn.cu")
         flags["cxx"].append("-DUSE_CUDA")
-        flags["nvcc"] = ["-std=c++20", "-O3", "-DUSE_CUDA", *STABLE_ABI]
+        flags["nvcc"] = ["-std=c++20", "-O3", "-DUSE_CUDA", STABLE_ABI]
         kind = cpp_extension.CUDAExtension
         if not torch.cuda.is_available():
             os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_CUDA_ARCHITECTURES)
@@ -98,9 +98,10 @@ class BuildExtension(cpp_extension.BuildExtension):
         if failure is None:
             try:
                 super().run()
-            except Exception as error:  # noqa: BLE001  Compilers, ninja and torch's checks each raise their own kind.
-                cause = f"building the extension failed ({type(error).__name__}: {str(error).splitlines()[0]})"
-                failure = cause, f"mend what the compiler's output says, see {REBUILD} -v"
+            except Exception as error:  # Compilers, ninja and torch's checks each raise a kind of their own.
+                message = str(error).partition("\n")[0]
+                cause = f"building the extension failed ({type(error).__name__}: {message})"
+                failure = cause, f"mend what `{REBUILD} -v` prints, or leave CUDA out by FORCE_CUDA=0"
         package = ROOT / "projects" / PACKAGE if inplace else Path(self.build_lib) / PACKAGE
         report = package / "_build_failure.txt"
         report.unlink(missing_ok=True)

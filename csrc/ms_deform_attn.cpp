@@ -75,7 +75,7 @@ std::vector<Level> read_levels(const Tensor& spatial_shapes, int64_t length) {
         i);
     levels.push_back({height, width, total});
     fits = fits && width <= (length - total) / height;
-    total += fits ? height * width : 0; // Where it fits it can't overflow.
+    total += fits ? height * width : 0;  // Where it fits it can't overflow.
   }
   STD_TORCH_CHECK(
       fits && total == length,
@@ -120,14 +120,15 @@ void check_types(
       attention_weights.scalar_type());
 }
 
-} // namespace
+}  // namespace
 
 Shape check_inputs(
     const Tensor& value,
     const Tensor& spatial_shapes,
     const Tensor& sampling_locations,
     const Tensor& attention_weights) {
-  const Sizes values = sizes_of(value), locations = sizes_of(sampling_locations);
+  const Sizes values = sizes_of(value),
+              locations = sizes_of(sampling_locations);
   STD_TORCH_CHECK(
       values.size() == 4,
       "value must be [batch, length, heads, channels], got shape ",
@@ -175,9 +176,7 @@ Shape check_inputs(
 }
 
 void check_grad_output(
-    const Tensor& grad_output,
-    const Tensor& value,
-    const Shape& shape) {
+    const Tensor& grad_output, const Tensor& value, const Shape& shape) {
   const Sizes expected{
       shape.batch, shape.queries, shape.heads * shape.channels};
   STD_TORCH_CHECK(
@@ -206,7 +205,7 @@ STABLE_TORCH_LIBRARY(panoptic_segformer, m) {
       "Tensor attention_weights) -> (Tensor, Tensor, Tensor)");
 }
 
-} // namespace panoptic_segformer
+}  // namespace panoptic_segformer
 
 // The module only exists to be imported, which loads the registrations, and to
 // tell which kernels it was built with.

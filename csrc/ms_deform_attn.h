@@ -26,7 +26,7 @@ using torch::stable::Tensor;
 struct Level {
   int64_t height;
   int64_t width;
-  int64_t start; // of its first position in [0, S)
+  int64_t start;  // of its first position in [0, S)
 };
 
 struct Shape {
@@ -38,7 +38,7 @@ struct Shape {
   int64_t points;
   std::vector<Level> levels;
 
-  int64_t samples() const { // of one query and head
+  int64_t samples() const {  // of one query and head
     return static_cast<int64_t>(levels.size()) * points;
   }
 };
@@ -52,9 +52,7 @@ Shape check_inputs(
     const Tensor& attention_weights);
 
 void check_grad_output(
-    const Tensor& grad_output,
-    const Tensor& value,
-    const Shape& shape);
+    const Tensor& grad_output, const Tensor& value, const Shape& shape);
 
 // Sums are kept in float, or in double where the values are double.
 template <typename T>
@@ -63,7 +61,7 @@ using Compute = std::conditional_t<std::is_same_v<T, double>, double, float>;
 template <typename T, typename L>
 struct Types {
   using Value = T;
-  using Location = L; // of sampling_locations and attention_weights
+  using Location = L;  // of sampling_locations and attention_weights
 };
 
 // Calls run(Types<T, L>{}) for the dtypes that check_inputs lets through.
@@ -90,21 +88,21 @@ void dispatch_types(ScalarType value, ScalarType location, const F& run) {
 // needs no branch and can't leave the level whatever the coordinate.
 template <typename C>
 struct Neighbours {
-  bool inside; // whether the level is touched at all
-  int64_t first; // index of the first; the second is first + step
-  int64_t step; // 0 where the level has one pixel along this axis
+  bool inside;    // whether the level is touched at all
+  int64_t first;  // index of the first; the second is first + step
+  int64_t step;   // 0 where the level has one pixel along this axis
   C weight[2];
-  C slope[2]; // derivative of the weights by the position in pixels
+  C slope[2];  // derivative of the weights by the position in pixels
 };
 
 template <typename C>
 C10_HOST_DEVICE inline C hat(C distance) {
   const C weight = 1 - (distance < 0 ? -distance : distance);
-  return weight > 0 ? weight : 0; // 0 for NaN too
+  return weight > 0 ? weight : 0;  // 0 for NaN too
 }
 
 template <typename C>
-C10_HOST_DEVICE inline C hat_slope(C distance) { // the right-hand one
+C10_HOST_DEVICE inline C hat_slope(C distance) {  // the right-hand one
   const C slope = distance < 0 ? 1 : -1;
   return distance >= -1 && distance < 1 ? slope : 0;
 }
@@ -155,4 +153,4 @@ C10_HOST_DEVICE inline PointGradients<C> point_gradients(
       y.weight[0] * upper + y.weight[1] * lower};
 }
 
-} // namespace panoptic_segformer
+}  // namespace panoptic_segformer

@@ -26,3 +26,55 @@ def shared_dir() -> Path:
 @pytest.fixture(scope="session")
 def config_dir() -> Path:
     return ROOT / "configs"
+
+
+@pytest.fixture(scope="session")
+def scenes_root(tmp_path_factory) -> Path:
+    """Folder in the place of $DETECTRON2_DATASETS with a few small synthetic scenes."""
+    from panoptic_segformer.data.synthetic import write_scenes
+
+    root = tmp_path_factory.mktemp("datasets")
+    write_scenes(root / "synthetic_scenes/train", 4, seed=1, size=(96, 128))
+    write_scenes(root / "synthetic_scenes/val", 2, seed=2, size=(96, 128))
+    return root
+
+
+@pytest.fixture
+def tiny_config(scenes_root, config_dir, tmp_path, monkeypatch):
+    """Function that gives the config of a model of seconds, on the synthetic scenes, with overrides KEY VALUE."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    from panoptic_segformer import load_config
+
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(scenes_root))
+
+    def load(*overrides: str):
+        return load_config(config_dir / "synthetic/panoptic_segformer_lite0.yaml", [*tiny_overrides(tmp_path), *overrides])
+
+    yield load
+    for name in ("synthetic_train", "synthetic_val"):
+        if name in DatasetCatalog.list():
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+
+def tiny_overrides(output_dir: Path) -> list[str]:
+    node = "MODEL.PANOPTIC_SEGFORMER"
+    pairs = {
+        "MODEL.DEVICE": "cpu",
+        f"{node}.EMBED_DIM": "32",
+        f"{node}.NUM_HEADS": "4",
+        f"{node}.FEEDFORWARD_DIM": "32",
+        f"{node}.ENCODER.NUM_LAYERS": "1",
+        f"{node}.LOCATION_DECODER.NUM_LAYERS": "2",
+        f"{node}.LOCATION_DECODER.NUM_QUERIES": "20",
+        f"{node}.MASK_DECODER.NUM_THING_BLOCKS": "1",
+        f"{node}.MASK_DECODER.NUM_STUFF_BLOCKS": "1",
+        "INPUT.MIN_SIZE_TRAIN": "(96,)",
+        "INPUT.MIN_SIZE_TEST": "96",
+        "SOLVER.IMS_PER_BATCH": "2",
+        "SOLVER.MAX_ITER": "3",
+        "SOLVER.STEPS": "()",
+        "OUTPUT_DIR": str(output_dir / "output"),
+    }
+    return [word for pair in pairs.items() for word in pair]

@@ -54,8 +54,8 @@ class Recorder:
         model, found = self.model, self.found
         normalized = model.normalize(image)
         found["in.img_norm"] = normalized[None]
-        for index, feature in enumerate(model._features(normalized[None])):
-            found[f"bb.{index}"] = feature
+        features = model.backbone(normalized[None])
+        found.update({f"bb.{index}": features[name] for index, name in enumerate(model.in_features)})
         levels = model.extract_levels([normalized])
         self.record_levels(levels)
         hooks = [

@@ -138,7 +138,7 @@ def test_matching_selects_the_same_queries(golden, run):
 def test_batch_of_two_sizes_equals_two_ranks_with_one_picture_each(golden):
     """The released code can't train such a batch; it agrees with itself on two ranks, and ours with that."""
     run = "train2_ddp"
-    model = build(golden, MODEL__PANOPTIC_SEGFORMER__UNPADDED_BACKBONE="True")
+    model = build(golden)
     record = golden.json["trains"][run]
     losses = model([golden.example(run, 0), golden.example(run, 1)])
     reduced = {name: value for name, value in record["reduced_log"].items() if name != "loss"}

@@ -3,7 +3,7 @@
 // Every loop over channels is plain and free of branches, so that the compiler
 // turns it into vector code for any processor. Results do not depend on the
 // number of threads: every sum is taken by one owner, in one order.
-#include "../ms_deform_attn.h"
+#include "sampling.h"
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -18,75 +18,8 @@ namespace {
 constexpr int64_t kGrain = 32768;
 
 int64_t grain_size(int64_t operations_per_item) {
-  return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, operations_per_item));
-}
-
-// Contiguous arrays of one call, with the types of their elements.
-template <typename T, typename L>
-struct Inputs {
-  const T* value;
-  const L* locations;
-  const L* weights;
-
-  Inputs(const Tensor& value, const Tensor& locations, const Tensor& weights)
-      : value(static_cast<const T*>(value.const_data_ptr())),
-        locations(static_cast<const L*>(locations.const_data_ptr())),
-        weights(static_cast<const L*>(weights.const_data_ptr())) {}
-};
-
-// One point of one query and head: four rows of channels and their weights,
-// attention included. Offsets count positions of the level, not elements.
-template <typename C>
-struct Sample {
-  int64_t position;
-  int64_t right;
-  int64_t down;
-  C weight[4];
-};
-
-// Writes the samples that touch their level and returns how many there are.
-template <typename C, typename L>
-int64_t gather_samples(
-    const Shape& shape,
-    const L* locations,
-    const L* weights,
-    Sample<C>* samples) {
-  int64_t count = 0;
-  for (const Level& level : shape.levels) {
-    for (int64_t point = 0; point < shape.points; ++point) {
-      const auto x = locate<C>(C(locations[0]), level.width);
-      const auto y = locate<C>(C(locations[1]), level.height);
-      const C weight = C(*weights);
-      Sample<C>& sample = samples[count];
-      sample.position = level.start + y.first * level.width + x.first;
-      sample.right = x.step;
-      sample.down = y.step * level.width;
-      sample.weight[0] = weight * y.weight[0] * x.weight[0];
-      sample.weight[1] = weight * y.weight[0] * x.weight[1];
-      sample.weight[2] = weight * y.weight[1] * x.weight[0];
-      sample.weight[3] = weight * y.weight[1] * x.weight[1];
-      count += x.inside && y.inside;
-      locations += 2;
-      ++weights;
-    }
-  }
-  return count;
-}
-
-// Calls run(integral_constant<N>, c) for blocks of N channels that cover them
-// all: blocks of a fixed size stay in registers.
-template <typename F>
-void for_channel_blocks(int64_t channels, const F& run) {
-  int64_t c = 0;
-  for (; c + 32 <= channels; c += 32) {
-    run(std::integral_constant<int, 32>{}, c);
-  }
-  for (; c + 8 <= channels; c += 8) {
-    run(std::integral_constant<int, 8>{}, c);
-  }
-  for (; c < channels; ++c) {
-    run(std::integral_constant<int, 1>{}, c);
-  }
+  return std::max<int64_t>(
+      1, kGrain / std::max<int64_t>(1, operations_per_item));
 }
 
 // output[0:N] = sum of the samples' weighted rows.
@@ -108,7 +41,7 @@ inline void sum_samples(
     const C w2 = sample.weight[2], w3 = sample.weight[3];
     for (int c = 0; c < N; ++c) {
       total[c] += w0 * C(row[c]) + w1 * C(right[c]) + w2 * C(down[c]) +
-          w3 * C(opposite[c]);
+                  w3 * C(opposite[c]);
     }
   }
   for (int c = 0; c < N; ++c) {
@@ -127,7 +60,7 @@ void forward(const Shape& shape, const Inputs<T, L>& in, T* output) {
     for (int64_t row = begin * shape.heads; row < end * shape.heads; ++row) {
       const int64_t image = row / (shape.queries * shape.heads);
       const T* value = in.value + image * shape.length * stride +
-          row % shape.heads * shape.channels;
+                       row % shape.heads * shape.channels;
       T* result = output + row * shape.channels;
       const int64_t count = gather_samples(
           shape,
@@ -146,11 +79,8 @@ void forward(const Shape& shape, const Inputs<T, L>& in, T* output) {
 // dots[k] = product of a gradient with row k, over all channels.
 template <typename C, typename T>
 inline void multiply_rows(
-    const T* grad,
-    const T* const (&rows)[4],
-    int64_t channels,
-    C (&dots)[4]) {
-  constexpr int kLanes = 8; // Separate sums, or it would not be vector code.
+    const T* grad, const T* const (&rows)[4], int64_t channels, C (&dots)[4]) {
+  constexpr int kLanes = 8;  // Separate sums, or it would not be vector code.
   C lanes[4][kLanes] = {};
   int64_t c = 0;
   for (; c + kLanes <= channels; c += kLanes) {
@@ -186,13 +116,14 @@ void backward_points(
     for (int64_t row = begin * shape.heads; row < end * shape.heads; ++row) {
       const int64_t image = row / (shape.queries * shape.heads);
       const T* value = in.value + image * shape.length * stride +
-          row % shape.heads * shape.channels;
+                       row % shape.heads * shape.channels;
       const T* grad = grad_output + row * shape.channels;
       int64_t point = row * samples_per_head;
       for (const Level& level : shape.levels) {
         for (int64_t p = 0; p < shape.points; ++p, ++point) {
           const auto x = locate<C>(C(in.locations[2 * point]), level.width);
-          const auto y = locate<C>(C(in.locations[2 * point + 1]), level.height);
+          const auto y =
+              locate<C>(C(in.locations[2 * point + 1]), level.height);
           const int64_t first = level.start + y.first * level.width + x.first;
           const T* upper = value + first * stride;
           const T* lower = upper + y.step * level.width * stride;
@@ -261,7 +192,8 @@ void backward_value(
       const int64_t image = owner / shape.heads, head = owner % shape.heads;
       std::fill(rows.begin(), rows.end(), C(0));
       for (int64_t query = 0; query < shape.queries; ++query) {
-        const int64_t row = (image * shape.queries + query) * shape.heads + head;
+        const int64_t row =
+            (image * shape.queries + query) * shape.heads + head;
         const int64_t count = gather_samples(
             shape,
             in.locations + row * samples_per_head * 2,
@@ -297,13 +229,12 @@ Tensor ms_deform_attn(
   const Tensor weights = torch::stable::contiguous(attention_weights);
   Tensor output = torch::stable::new_empty(
       value, {shape.batch, shape.queries, shape.heads * shape.channels});
-  dispatch_types(
-      value.scalar_type(), locations.scalar_type(), [&](auto types) {
-        using T = typename decltype(types)::Value;
-        using L = typename decltype(types)::Location;
-        const Inputs<T, L> inputs(values, locations, weights);
-        forward(shape, inputs, static_cast<T*>(output.mutable_data_ptr()));
-      });
+  dispatch_types(value.scalar_type(), locations.scalar_type(), [&](auto types) {
+    using T = typename decltype(types)::Value;
+    using L = typename decltype(types)::Location;
+    const Inputs<T, L> inputs(values, locations, weights);
+    forward(shape, inputs, output.mutable_data_ptr<T>());
+  });
   return output;
 }
 
@@ -324,29 +255,27 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
   Tensor grad_locations =
       torch::stable::new_empty(locations, locations.sizes());
   Tensor grad_weights = torch::stable::new_empty(weights, weights.sizes());
-  dispatch_types(
-      value.scalar_type(), locations.scalar_type(), [&](auto types) {
-        using T = typename decltype(types)::Value;
-        using L = typename decltype(types)::Location;
-        const Inputs<T, L> inputs(values, locations, weights);
-        const T* grads = static_cast<const T*>(grad.const_data_ptr());
-        backward_points(
-            shape,
-            inputs,
-            grads,
-            static_cast<L*>(grad_locations.mutable_data_ptr()),
-            static_cast<L*>(grad_weights.mutable_data_ptr()));
-        backward_value(
-            shape, inputs, grads, static_cast<T*>(grad_value.mutable_data_ptr()));
-      });
+  dispatch_types(value.scalar_type(), locations.scalar_type(), [&](auto types) {
+    using T = typename decltype(types)::Value;
+    using L = typename decltype(types)::Location;
+    const Inputs<T, L> inputs(values, locations, weights);
+    const T* grads = grad.const_data_ptr<T>();
+    backward_points(
+        shape,
+        inputs,
+        grads,
+        grad_locations.mutable_data_ptr<L>(),
+        grad_weights.mutable_data_ptr<L>());
+    backward_value(shape, inputs, grads, grad_value.mutable_data_ptr<T>());
+  });
   return {grad_value, grad_locations, grad_weights};
 }
 
-} // namespace
+}  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(panoptic_segformer, CPU, m) {
   m.impl("ms_deform_attn", TORCH_BOX(&ms_deform_attn));
   m.impl("ms_deform_attn_backward", TORCH_BOX(&ms_deform_attn_backward));
 }
 
-} // namespace panoptic_segformer
+}  // namespace panoptic_segformer

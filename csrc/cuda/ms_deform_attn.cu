@@ -13,7 +13,7 @@
 namespace panoptic_segformer {
 namespace {
 
-constexpr int kLoadBytes = 16; // the widest load of one thread
+constexpr int kLoadBytes = 16;  // the widest load of one thread
 
 DeviceShape device_shape(const Shape& shape) {
   STD_TORCH_CHECK(
@@ -45,9 +45,7 @@ cudaStream_t current_stream(const Tensor& tensor) {
 // once: as many as fill a wide load where size and addresses allow it, else 1.
 template <typename T, typename F>
 void dispatch_width(
-    int64_t channels,
-    std::initializer_list<const void*> arrays,
-    const F& run) {
+    int64_t channels, std::initializer_list<const void*> arrays, const F& run) {
   constexpr int kWidth = kLoadBytes / sizeof(T);
   const bool aligned =
       std::all_of(arrays.begin(), arrays.end(), [](const void* array) {
@@ -96,16 +94,16 @@ Tensor ms_deform_attn(
   const auto run = [&](auto types) {
     using T = typename decltype(types)::Value;
     using L = typename decltype(types)::Location;
-    const T* source = static_cast<const T*>(values.const_data_ptr());
-    T* target = static_cast<T*>(output.mutable_data_ptr());
+    const T* source = values.const_data_ptr<T>();
+    T* target = output.mutable_data_ptr<T>();
     dispatch_width<T>(shape.channels, {source, target}, [&](auto width) {
       const unsigned blocks = plan_blocks(shape, width);
       forward_kernel<T, L, width>
           <<<blocks, kThreads, 0, current_stream(value)>>>(
               shape,
               source,
-              static_cast<const L*>(locations.const_data_ptr()),
-              static_cast<const L*>(weights.const_data_ptr()),
+              locations.const_data_ptr<L>(),
+              weights.const_data_ptr<L>(),
               target);
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     });
@@ -130,18 +128,17 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
   const Tensor locations = torch::stable::contiguous(sampling_locations);
   const Tensor weights = torch::stable::contiguous(attention_weights);
   const ScalarType sum_type = value.scalar_type() == ScalarType::Double
-      ? ScalarType::Double
-      : ScalarType::Float;
-  Tensor grad_value =
-      torch::stable::new_zeros(value, value.sizes(), sum_type);
+                                  ? ScalarType::Double
+                                  : ScalarType::Float;
+  Tensor grad_value = torch::stable::new_zeros(value, value.sizes(), sum_type);
   Tensor grad_locations =
       torch::stable::new_empty(locations, locations.sizes());
   Tensor grad_weights = torch::stable::new_empty(weights, weights.sizes());
   const auto run = [&](auto types) {
     using T = typename decltype(types)::Value;
     using L = typename decltype(types)::Location;
-    const T* grad = static_cast<const T*>(grads.const_data_ptr());
-    const T* source = static_cast<const T*>(values.const_data_ptr());
+    const T* grad = grads.const_data_ptr<T>();
+    const T* source = values.const_data_ptr<T>();
     dispatch_width<T>(shape.channels, {grad, source}, [&](auto width) {
       const unsigned blocks = plan_blocks(shape, width);
       backward_kernel<T, L, width>
@@ -149,11 +146,11 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
               shape,
               grad,
               source,
-              static_cast<const L*>(locations.const_data_ptr()),
-              static_cast<const L*>(weights.const_data_ptr()),
-              static_cast<Compute<T>*>(grad_value.mutable_data_ptr()),
-              static_cast<L*>(grad_locations.mutable_data_ptr()),
-              static_cast<L*>(grad_weights.mutable_data_ptr()));
+              locations.const_data_ptr<L>(),
+              weights.const_data_ptr<L>(),
+              grad_value.mutable_data_ptr<Compute<T>>(),
+              grad_locations.mutable_data_ptr<L>(),
+              grad_weights.mutable_data_ptr<L>());
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     });
   };
@@ -166,11 +163,11 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
       grad_weights};
 }
 
-} // namespace
+}  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(panoptic_segformer, CUDA, m) {
   m.impl("ms_deform_attn", TORCH_BOX(&ms_deform_attn));
   m.impl("ms_deform_attn_backward", TORCH_BOX(&ms_deform_attn_backward));
 }
 
-} // namespace panoptic_segformer
+}  // namespace panoptic_segformer

@@ -12,19 +12,19 @@
 
 namespace panoptic_segformer {
 
-constexpr int kThreads = 256; // of a block
+constexpr int kThreads = 256;  // of a block
 constexpr int kWarp = 32;
 constexpr int kMaxLevels = 16;
 
 // Goes to the device as a kernel argument, which needs no copy of its own.
 struct DeviceShape {
-  int64_t rows; // images * queries * heads
+  int64_t rows;  // images * queries * heads
   int64_t length;
   int64_t heads;
   int64_t channels;
   int64_t queries;
   int64_t points;
-  int group; // threads for one row
+  int group;  // threads for one row
   int num_levels;
   Level levels[kMaxLevels];
 
@@ -58,13 +58,11 @@ template <typename C>
 struct Point {
   Neighbours<C> x;
   Neighbours<C> y;
-  int64_t offsets[4]; // in elements; upper left, upper right, lower left, ...
+  int64_t offsets[4];  // in elements; upper left, upper right, lower left, ...
 
   template <typename L>
   __device__ Point(
-      const DeviceShape& shape,
-      const Level& level,
-      const L* location)
+      const DeviceShape& shape, const Level& level, const L* location)
       : x(locate<C>(C(location[0]), level.width)),
         y(locate<C>(C(location[1]), level.height)) {
     const int64_t stride = shape.heads * shape.channels;
@@ -208,7 +206,8 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(
             dots[k] += C(grad.items[i]) * C(items.items[i]);
             terms[i] = factor * C(grad.items[i]);
           }
-          if (factor != 0) { // Corners outside the level are not worth a write.
+          if (factor !=
+              0) {  // Corners outside the level are not worth a write.
             atomic_add(grad_value + offset, terms);
           }
         }
@@ -227,4 +226,4 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(
   }
 }
 
-} // namespace panoptic_segformer
+}  // namespace panoptic_segformer

@@ -1,16 +1,18 @@
 """Panoptic SegFormer for Detectron2.
 
-Importing the package registers the meta-architecture `PanopticSegFormer`, the backbone builder
-`build_timm_backbone` and the `psf://` form of MODEL.WEIGHTS.
+Asking for any public name registers the meta-architecture `PanopticSegFormer`, the backbone builder
+`build_timm_backbone` and the `psf://` form of MODEL.WEIGHTS with Detectron2. The import alone does not load
+Detectron2: `panoptic_segformer.ops` and `panseg info` work without it.
 """
 
-from . import compat
+from __future__ import annotations
 
-compat.apply()  # Must run before any import of Detectron2 below.
+__all__ = ["PanopticSegFormer", "add_panoptic_segformer_config", "load_config"]  # noqa: F822  made by __getattr__
 
-from .checkpoint import addresses as _  # noqa: E402  only registration
-from .config import add_panoptic_segformer_config, load_config  # noqa: E402
-from .meta_arch import PanopticSegFormer  # noqa: E402
-from .modeling import backbone as _  # noqa: E402,F401  only registration
 
-__all__ = ["PanopticSegFormer", "add_panoptic_segformer_config", "load_config"]
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import registration
+
+    return getattr(registration, name)

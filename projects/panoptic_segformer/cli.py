@@ -50,6 +50,17 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides of the config")
     demo.set_defaults(run=run_demo)
 
+    quickstart = verbs.add_parser("quickstart", help="train, evaluate and draw on synthetic scenes, in minutes")
+    quickstart.add_argument("--output", type=Path, default=Path("output/demo"), metavar="DIR", help="default: %(default)s")
+    quickstart.add_argument(
+        "--config-file",
+        type=Path,
+        default=Path("configs/synthetic/panoptic_segformer_lite0.yaml"),
+        metavar="YAML",
+        help="default: %(default)s",
+    )
+    quickstart.set_defaults(run=quickstart_on_scenes)
+
     synthesize = verbs.add_parser("synthesize", help="make a dataset of synthetic scenes")
     synthesize.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the dataset")
     synthesize.add_argument("--num", required=True, type=int, metavar="N", help="number of scenes")
@@ -78,7 +89,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
     """Write overlays of the inputs' panoptic results; return 1 if some of the pictures can't be read."""
     from detectron2.utils.logger import setup_logger
 
-    from .config import load_config
+    from . import load_config
     from .data.categories import Categories
     from .data.datasets import register_datasets
     from .inference.prediction import input_files, load_predictor, predict_files
@@ -97,12 +108,23 @@ def run_demo(arguments: argparse.Namespace) -> int:
     return 1 if unreadable else 0
 
 
+def quickstart_on_scenes(arguments: argparse.Namespace) -> int:
+    """Train a small model on synthetic scenes and print where its results are."""
+    from .quickstart import run_quickstart
+
+    metrics = run_quickstart(arguments.config_file, arguments.output)
+    print("\n          PQ     SQ     RQ")
+    for title, suffix in (("all", ""), ("things", "_th"), ("stuff", "_st")):
+        numbers = (metrics[f"panoptic_seg/{name}{suffix}"] for name in ("PQ", "SQ", "RQ"))
+        print(f"{title:<7}", *(f"{number:6.1f}" for number in numbers))
+    print(f"\nmetrics: {arguments.output / 'metrics.json'}\npicture: {arguments.output / 'panoptic.png'}")
+    return 0
+
+
 def synthesize_scenes(arguments: argparse.Namespace) -> int:
     """Write a dataset of synthetic scenes in COCO-panoptic form."""
     from .data.synthetic import write_scenes
 
-    if arguments.num < 1:
-        raise ValueError(f"--num is {arguments.num}: give at least one scene")
     write_scenes(arguments.output, arguments.num, arguments.seed)
     print(f"wrote {arguments.num} scenes to {arguments.output}")
     return 0

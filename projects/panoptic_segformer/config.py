@@ -39,9 +39,6 @@ def _add_model_keys(cfg: CfgNode) -> None:
     node.FEEDFORWARD_DIM = 1024
     # Dropout of the encoder and the location decoder; the mask decoders have none.
     node.DROPOUT = 0.1
-    # Pictures of different sizes in one batch are padded; True feeds each to the backbone on its own instead,
-    # so that not even the backbone sees padding (exact, slower).
-    node.UNPADDED_BACKBONE = False
 
     node.ENCODER = CfgNode()
     node.ENCODER.NUM_LAYERS = 6

@@ -15,7 +15,6 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
-from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from .checkpoint.loading import load_with_summary
@@ -71,9 +70,13 @@ class PanopticSegFormer(nn.Module):
         categories: Categories,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
-        unpadded_backbone: bool = False,
     ) -> None:
         super().__init__()
+        if backbone.size_divisibility > 1:
+            raise ValueError(
+                f"backbone {type(backbone).__name__} takes only multiples of {backbone.size_divisibility} pixels; "
+                "this model feeds pictures unpadded, use a backbone without that limit"
+            )
         self.backbone = backbone
         self.in_features = list(in_features)
         self.neck = neck
@@ -84,7 +87,6 @@ class PanopticSegFormer(nn.Module):
         self.criterion = criterion
         self.inference_options = inference_options
         self.categories = categories
-        self.unpadded_backbone = unpadded_backbone
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
         ids = torch.tensor(categories.thing_ids + categories.stuff_ids, dtype=torch.int64)
@@ -128,7 +130,6 @@ class PanopticSegFormer(nn.Module):
             "categories": categories,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
-            "unpadded_backbone": node.UNPADDED_BACKBONE,
         }
 
     @property
@@ -169,33 +170,22 @@ class PanopticSegFormer(nn.Module):
     def extract_levels(self, images: list[Tensor]) -> FeatureLevels:
         """Return the neck's levels of normalised images (3, H, W) of any sizes, finest first.
 
-        Pictures of one size run as one batch. Others are padded for the backbone alone, or not even there
-        (UNPADDED_BACKBONE): the neck and all that follows see only a picture's own area.
+        Pictures of one size run as one batch. Backbone and neck never see padding: it starts where the levels of
+        different sizes are put together, so a picture's result does not depend on the others in its batch.
         """
-        images_batch = ImageList.from_tensors(images, self.backbone.size_divisibility)
-        if all(size == images_batch.tensor.shape[-2:] for size in images_batch.image_sizes):
-            levels = self.neck(self._features(images_batch.tensor))
-            sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
-            return FeatureLevels(levels, [sizes] * len(images))
-        if self.unpadded_backbone:
-            pictures = [self._features(image[None]) for image in images]
-        else:
-            features = self._features(images_batch.tensor)
-            pictures = [self._crop(features, i, size) for i, size in enumerate(images_batch.image_sizes)]
-        return pad_levels([self.neck(picture) for picture in pictures])
-
-    def _features(self, images: Tensor) -> list[Tensor]:
-        features = self.backbone(images)
-        return [features[name] for name in self.in_features]
-
-    def _crop(self, features: list[Tensor], picture: int, size: tuple[int, int]) -> list[Tensor]:
-        """Return what one picture of `size` (height, width) fills of the batch's features."""
-        shapes = self.backbone.output_shape()
-        strides = [shapes[name].stride for name in self.in_features]
-        return [
-            feature[picture : picture + 1, :, : -(-size[0] // stride), : -(-size[1] // stride)]
-            for feature, stride in zip(features, strides, strict=True)
-        ]
+        positions: dict[torch.Size, list[int]] = {}
+        for position, image in enumerate(images):
+            positions.setdefault(image.shape[-2:], []).append(position)
+        pictures: list[list[Tensor]] = [[] for _ in images]
+        for same_size in positions.values():
+            features = self.backbone(torch.stack([images[position] for position in same_size]))
+            levels = self.neck([features[name] for name in self.in_features])
+            if len(positions) == 1:
+                sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
+                return FeatureLevels(levels, [sizes] * len(images))
+            for row, position in enumerate(same_size):
+                pictures[position] = [level[row : row + 1] for level in levels]
+        return pad_levels(pictures)
 
     def compute_losses(
         self, memory: Tensor, levels: FeatureLevels, location: LocationOutput, targets: list[PictureTargets]

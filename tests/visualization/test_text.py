@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from panoptic_segformer.visualization.text import Label, LegendEntry, draw_legend, font_of_size, place_labels
+from panoptic_segformer.visualization.text import (
+    Label,
+    LegendEntry,
+    draw_labels,
+    draw_legend,
+    font_of_size,
+    place_labels,
+)
+from PIL import Image
 
 RED = (200, 30, 30)
 
@@ -63,6 +71,24 @@ def test_place_labels_boxes_stay_inside_and_apart(seed, height, width, count):
         assert abs(y1 - y2) >= (h1 + h2) / 2 or abs(x1 - x2) >= (w1 + w2) / 2
 
 
+def labelled(label):
+    picture = Image.new("RGB", (640, 200), (200, 200, 200))
+    draw_labels(picture, np.zeros((200, 640), int), [label], 13)
+    return np.asarray(picture)
+
+
+def test_draw_labels_writes_the_first_synonym_and_the_score():
+    assert (labelled(Label(0, "car, auto, automobile", 0.5)) == labelled(Label(0, "car", 0.5))).all()
+    assert (labelled(Label(0, "car", 0.5)) != labelled(Label(0, "car", 0.6))).any()
+    assert (labelled(Label(0, "car", 0.5)) != labelled(Label(0, "car"))).any()
+
+
+def test_draw_labels_cuts_long_names_but_not_the_score():
+    columns = np.flatnonzero((labelled(Label(0, "name " * 50, 0.25)) != 200).any(axis=(0, 2)))
+    assert 100 < len(columns) < 14 * 13
+    assert (labelled(Label(0, "name " * 50, 0.25)) != labelled(Label(0, "name " * 50, 0.26))).any()
+
+
 def entries(count):
     return [LegendEntry(f"class number {index}", [RED] * (index + 1)) for index in range(count)]
 
@@ -97,10 +123,11 @@ def test_draw_legend_swatch_shows_the_colors_of_the_segments():
 
 
 def test_draw_legend_cuts_a_name_that_is_too_long():
-    long, cut = LegendEntry("name " * 50, [RED]), draw_legend([LegendEntry("name " * 50, [RED])], 150, 13)
-    assert np.asarray(cut).shape == np.asarray(draw_legend([LegendEntry("name", [RED])], 150, 13)).shape
-    assert (np.asarray(cut)[:, -2:] == 255).all()
-    assert len(long.name) == 250
+    for width in (150, 2000):
+        panel = np.asarray(draw_legend([LegendEntry("name " * 50, [RED])], width, 13))
+        assert panel.shape == np.asarray(draw_legend([LegendEntry("name", [RED])], width, 13)).shape
+        assert (panel[:, -2:] == 255).all()
+        assert (panel[:, 20 * 13 :] == 255).all()
 
 
 def test_font_of_size_draws_letters_beyond_ascii():

@@ -13,7 +13,7 @@ from typing import Any
 from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
 
-__all__ = ["Categories", "Color"]
+__all__ = ["Categories", "Color", "stuff_id_map"]
 
 Color = tuple[int, int, int]  # red, green, blue in [0, 255]
 
@@ -56,8 +56,7 @@ class Categories:
     def from_metadata(cls, metadata: Metadata) -> Categories:
         """Return the classes of a panoptic dataset's metadata, ours or Detectron2's own in either form.
 
-        Raises: ValueError: if the metadata has no thing and stuff classes (names the dataset and what is
-        missing).
+        Raises: ValueError: if the metadata has no thing and stuff classes (says what it lacks).
         """
         _check_metadata(metadata)
         thing_ids = tuple(sorted(metadata.thing_dataset_id_to_contiguous_id.values()))
@@ -91,8 +90,7 @@ class Categories:
 
 
 def stuff_id_map(metadata: Metadata) -> dict[int, int]:
-    """Return dataset id -> contiguous id of the stuff classes alone, without the "things" of the separated "
-    "form."""
+    """Return dataset id -> contiguous id of the real stuff classes, without "things" of the separated form."""
     ids = metadata.stuff_dataset_id_to_contiguous_id
     # A real category may have id 0, so the name decides and not the number.
     if 0 in ids and metadata.stuff_classes[ids[0]] == _ALL_THINGS:

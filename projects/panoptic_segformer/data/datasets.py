@@ -122,8 +122,7 @@ def _register(name: str, paths: PanopticPaths) -> None:
         evaluator_type="coco_panoptic_seg",
         ignore_label=255,
         label_divisor=1000,
-        # Things and stuff share one range of ids, so both lists hold all classes (Detectron2's "standard"
-        # form).
+        # Things and stuff share one range of ids, so both lists hold all classes.
         thing_classes=names,
         stuff_classes=names,
         thing_colors=colors,

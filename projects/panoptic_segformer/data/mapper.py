@@ -81,8 +81,7 @@ class PanopticDatasetMapper:
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Return the example of one dataset dict, which stays as it is.
 
-        Raises: FileNotFoundError, ValueError: if a file is missing, damaged or does not fit the json (names
-            it).
+        Raises: FileNotFoundError, ValueError: if a file is missing, damaged or does not fit the json.
         """
         example = {key: value for key, value in dataset_dict.items() if key not in _TRUTH_KEYS}
         image = read_picture(dataset_dict["file_name"], self.image_format)

@@ -65,12 +65,13 @@ def read_categories(path: str | Path) -> list[dict[str, Any]]:
     """
     text = _read_text(path)
     decoder = json.JSONDecoder()
+    # The word may stand in a text too; if no place fits, the full reading says what is wrong.
     for match in reversed(list(re.finditer(r'"categories"\s*:\s*(?=\[)', text))):
         try:
             categories, _ = decoder.raw_decode(text, match.end())
             return _checked_categories(categories, path)
         except ValueError:
-            continue  # The word may stand in a text too; if no place fits, the full reading says what is wrong.
+            continue
     return read_panoptic_json(path)["categories"]
 
 
@@ -98,8 +99,7 @@ def read_segment_colors(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     Args:
         path: the png.
         size: (height, width) of its picture.
-    Raises: FileNotFoundError, ValueError: as `read_picture`, and if its size is not its picture's (states
-        both).
+    Raises: FileNotFoundError, ValueError: as `read_picture`, and if its size is not its picture's.
     """
     colors = read_picture(path, "RGB")
     if colors.shape[:2] != tuple(size):
@@ -111,8 +111,7 @@ def read_segment_colors(path: str | Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def ids_present(ids: np.ndarray) -> np.ndarray:
-    """Return the distinct values of an id map (H, W) in increasing order, much faster than a sort of all "
-    "pixels."""
+    """Return the distinct values of an id map (H, W) in increasing order, much faster than `np.unique`."""
     # A value that is present starts at least one horizontal run.
     starts = np.ones(ids.shape, dtype=bool)
     np.not_equal(ids[:, 1:], ids[:, :-1], out=starts[:, 1:])

@@ -40,8 +40,7 @@ def read_segments(dataset_dict: dict[str, Any], size: tuple[int, int]) -> tuple[
     Args:
         dataset_dict: Detectron2's dict of the picture.
         size: (height, width) of the picture.
-    Raises: FileNotFoundError, ValueError: if the truth is missing, damaged or contradicts itself (names the
-        file).
+    Raises: FileNotFoundError, ValueError: if the truth is missing, damaged or contradicts itself.
     """
     if "pan_seg_file_name" in dataset_dict:
         return _from_panoptic(dataset_dict, size)

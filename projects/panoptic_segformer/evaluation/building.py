@@ -16,7 +16,9 @@ __all__ = ["build_evaluators"]
 
 
 def build_evaluators(cfg: CfgNode, dataset_name: str, output_dir: str | None = None) -> DatasetEvaluators:
-    """Return evaluators of panoptic quality, precision of things and semantic quality; all processes must call it.
+    """Return evaluators of panoptic quality, precision of things and semantic quality.
+
+    All processes must call it.
 
     Args:
         cfg: the config; OUTPUT_DIR is used where no folder is given.

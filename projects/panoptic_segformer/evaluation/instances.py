@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,7 @@ class ThingPrecisionEvaluator(COCOEvaluator):
 
 
 def write_thing_annotations(truth: PanopticTruth, path: Path) -> None:
-    """Write the things of a panoptic truth as COCO instance annotations; the file appears when it is complete.
+    """Write the things of a panoptic truth as COCO instance annotations; the file appears when complete.
 
     Crowd stays crowd, so that predictions on it are neither right nor wrong.
     """
@@ -103,6 +102,6 @@ def write_thing_annotations(truth: PanopticTruth, path: Path) -> None:
         "annotations": annotations,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".json", delete=False) as file:
-        json.dump(content, file)
-    os.replace(file.name, path)
+    draft = path.with_name(f".{path.name}-{os.getpid()}")
+    draft.write_text(json.dumps(content), encoding="utf-8")
+    draft.rename(path)

@@ -34,7 +34,7 @@ _GROUPS = (("all", "", None), ("things", "_th", True), ("stuff", "_st", False))
 
 
 class PanopticQualityEvaluator(COCOPanopticEvaluator):
-    """Collects panoptic predictions and returns {"panoptic_seg": {"PQ", "SQ", "RQ", "PQ_th", ..., "PQ-<class>"}}.
+    """Collects panoptic maps and returns {"panoptic_seg": {"PQ", "SQ", "RQ", "PQ_th", ..., "PQ-<class>"}}.
 
     Classes that neither truth nor prediction contains are nan and stay out of the averages.
     """

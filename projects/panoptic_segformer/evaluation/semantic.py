@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class SemanticEvaluator(DatasetEvaluator):
-    """Counts class pairs of pixels and returns {"sem_seg": {"mIoU", "fwIoU", "mACC", "pACC", "IoU-<class>", ...}}.
+    """Counts classes of pixels and returns {"sem_seg": {"mIoU", "fwIoU", "mACC", "pACC", "IoU-<class>", ...}}.
 
     Pixels without truth are left out, pixels without prediction are wrong. All values are percentages.
     """

@@ -116,7 +116,7 @@ def load_predictor(cfg: CfgNode) -> DefaultPredictor:
         raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but torch finds no GPU that it can use: choose cpu")
     try:
         return DefaultPredictor(cfg)
-    except (RuntimeError, EOFError, pickle.UnpicklingError):
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):
         if is_local:
             read_checkpoint(weights)  # If it is the file's fault, this says in plain words what is wrong with it.
         raise

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .reference import ms_deform_attn_reference
+from .reference import SpatialShapes, ms_deform_attn_reference
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Backend:
 
 def ms_deform_attn(
     value: Tensor,
-    spatial_shapes: Tensor | Sequence[tuple[int, int]],
+    spatial_shapes: SpatialShapes,
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> Tensor:
@@ -79,28 +79,36 @@ def ms_deform_attn(
         RuntimeError: as torch's own operators do, when shapes, dtypes or devices disagree; the message holds
             the values seen.
     """
-    choice = backend(value.device.type)
-    if choice.name == "compiled":
+    device_type = value.device.type
+    if _has_kernel(device_type):
         shapes = _as_cpu_tensor(spatial_shapes)
         return torch.ops.panoptic_segformer.ms_deform_attn(value, shapes, sampling_locations, attention_weights)
-    _announce(value.device.type)
-    if torch.is_autocast_enabled(value.device.type):
-        return _call_autocast(ms_deform_attn_reference, value, spatial_shapes, sampling_locations, attention_weights)
-    return ms_deform_attn_reference(value, spatial_shapes, sampling_locations, attention_weights)
+    if not torch.compiler.is_compiling():  # A traced function can't log.
+        _announce(device_type)
+    arguments = (value, spatial_shapes, sampling_locations, attention_weights)
+    if torch.is_autocast_enabled(device_type):
+        return _call_autocast(ms_deform_attn_reference, *arguments)
+    return ms_deform_attn_reference(*arguments)
 
 
-@functools.cache
 def backend(device_type: str = "cpu") -> Backend:
     """Tell which implementation serves tensors of a device type ("cpu", "cuda", ...), and why."""
-    if _extension is None:
-        return _missing
-    if device_type == "cpu" or (device_type == "cuda" and _extension.WITH_CUDA):
-        kernels = "CPU and CUDA" if _extension.WITH_CUDA else "CPU"
+    if isinstance(_extension, Backend):
+        return _extension
+    kernels = "CPU and CUDA" if _extension.WITH_CUDA else "CPU"
+    if _has_kernel(device_type):
         return Backend("compiled", f"{EXTENSION} is loaded, with {kernels} kernels")
-    if device_type == "cuda":
-        remedy = f"install a CUDA toolkit of torch's CUDA version, then run FORCE_CUDA=1 {REBUILD}"
-        return Backend("reference", f"{EXTENSION} was built without CUDA", remedy)
-    return Backend("reference", f"{EXTENSION} has no {device_type} kernels", "use a cpu or cuda device")
+    reason = f"{EXTENSION} was built with {kernels} kernels only"
+    if device_type != "cuda":
+        return Backend("reference", reason, "use a cpu or cuda device")
+    return Backend("reference", reason, f"install the CUDA toolkit of torch's version, then FORCE_CUDA=1 {REBUILD}")
+
+
+def _has_kernel(device_type: str) -> bool:
+    """Return whether the compiled operator serves tensors of a device type."""
+    if isinstance(_extension, Backend):
+        return False
+    return device_type == "cpu" or (device_type == "cuda" and bool(_extension.WITH_CUDA))
 
 
 @functools.cache
@@ -108,22 +116,23 @@ def _announce(device_type: str) -> None:
     """Say once per device type that the slow path runs."""
     choice = backend(device_type)
     logger.warning(
-        "ms_deform_attn runs its slower reference for %s tensors: %s. To change that: %s.",
+        "ms_deform_attn runs its slower reference on %s: %s. Remedy: %s",
         device_type, choice.reason, choice.remedy,
     )  # fmt: skip
 
 
-def _as_cpu_tensor(spatial_shapes: Tensor | Sequence[tuple[int, int]]) -> Tensor:
+def _as_cpu_tensor(spatial_shapes: SpatialShapes) -> Tensor:
     """Turn the level sizes into what the operator reads without a device synchronisation: int64 [L, 2]."""
     if isinstance(spatial_shapes, Tensor):
         return spatial_shapes.cpu()
-    return torch.tensor([tuple(pair) for pair in spatial_shapes], dtype=torch.int64, device="cpu")
+    pairs = [tuple(pair) for pair in spatial_shapes]
+    return torch.tensor(pairs, dtype=torch.int64, device="cpu").reshape(len(pairs), 2)
 
 
 def _call_autocast(
     run: Callable[..., Tensor],
     value: Tensor,
-    spatial_shapes: Tensor | Sequence[tuple[int, int]],
+    spatial_shapes: SpatialShapes,
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> Tensor:
@@ -136,47 +145,63 @@ def _call_autocast(
         return run(value, spatial_shapes, sampling_locations, attention_weights)
 
 
-def _load_extension() -> tuple[ModuleType | None, Backend]:
-    """Import the extension, or tell why there is none."""
+def _load_extension() -> ModuleType | Backend:
+    """Import the extension, or tell why the reference has to run."""
     try:
-        return importlib.import_module(EXTENSION), Backend("compiled", "")
+        return importlib.import_module(EXTENSION)
     except ModuleNotFoundError:
-        if BUILD_FAILURE_FILE.is_file():
-            reason, remedy = BUILD_FAILURE_FILE.read_text(encoding="utf-8").splitlines()[:2]
-            return None, Backend("reference", reason, remedy)
-        return None, Backend("reference", f"{EXTENSION} was never built", f"run {REBUILD}")
+        if not BUILD_FAILURE_FILE.is_file():
+            return Backend("reference", f"{EXTENSION} was never built", REBUILD)
+        reason, remedy = BUILD_FAILURE_FILE.read_text(encoding="utf-8").splitlines()[:2]
+        return Backend("reference", reason, remedy)
     except ImportError as error:
         reason = f"{EXTENSION} cannot be loaded by torch {torch.__version__} ({error})"
-        return None, Backend("reference", reason, f"rebuild it for this torch: {REBUILD}")
+        return Backend("reference", reason, f"rebuild it for this torch: {REBUILD}")
 
 
-def _register() -> None:
-    """Give the operator its fake kernels, autograd and autocast."""
-    namespace = torch.ops.panoptic_segformer
+def _fake_forward(value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    """Give the result's shape, for tracing."""
+    return value.new_empty(value.shape[0], locations.shape[1], value.shape[2] * value.shape[3])
 
-    @torch.library.register_fake("panoptic_segformer::ms_deform_attn")
-    def _(value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-        return value.new_empty(value.shape[0], locations.shape[1], value.shape[2] * value.shape[3])
 
-    @torch.library.register_fake("panoptic_segformer::ms_deform_attn_backward")
-    def _(
-        grad_output: Tensor, value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (value, locations, weights))
+def _fake_backward(
+    grad_output: Tensor, value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the shapes of the gradients, for tracing."""
+    return value.new_empty(value.shape), locations.new_empty(locations.shape), weights.new_empty(weights.shape)
 
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
-        grads = namespace.ms_deform_attn_backward(grad_output, *ctx.saved_tensors)
-        return grads[0], None, grads[1], grads[2]
 
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    """Keep the inputs: samples are computed again in the backward pass, which costs less than storing them."""
+    ctx.save_for_backward(*inputs)
 
-    torch.library.register_autograd("panoptic_segformer::ms_deform_attn", backward, setup_context=setup_context)
+
+def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
+    """Give the gradients of value, locations and weights."""
+    operator = torch.ops.panoptic_segformer.ms_deform_attn_backward
+    grad_value, grad_locations, grad_weights = operator(grad_output, *ctx.saved_tensors)
+    return grad_value, None, grad_locations, grad_weights
+
+
+def _refuse_second_order(ctx: Any, *grads: Tensor) -> None:
+    """Raise: without this torch would take the second-order terms for zero."""
+    raise RuntimeError("ms_deform_attn has gradients of first order only: call it without create_graph=True")
+
+
+def _register(library: torch.library.Library) -> None:
+    """Give the compiled operator its fake kernels, autograd and autocast."""
+    forward = "panoptic_segformer::ms_deform_attn"
+    torch.library.register_fake(forward, _fake_forward)
+    torch.library.register_fake(f"{forward}_backward", _fake_backward)
+    torch.library.register_autograd(forward, _backward, setup_context=_setup_context)
+    torch.library.register_autograd(f"{forward}_backward", _refuse_second_order)
+    # torch.library.register_autocast would cast the locations too.
+    autocast = functools.partial(_call_autocast, torch.ops.panoptic_segformer.ms_deform_attn)
     for key in ("AutocastCPU", "AutocastCUDA"):
-        _library.impl("ms_deform_attn", functools.partial(_call_autocast, namespace.ms_deform_attn), key)
+        library.impl("ms_deform_attn", autocast, key)
 
 
-_extension, _missing = _load_extension()
-if _extension is not None:
-    _library = torch.library.Library("panoptic_segformer", "IMPL")  # Registrations end with this object.
-    _register()
+_extension = _load_extension()
+if not isinstance(_extension, Backend):
+    _library = torch.library.Library("panoptic_segformer", "IMPL")  # Registrations live as long as it does.
+    _register(_library)

@@ -18,6 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Pairs (height, width), one per level, or an int64 tensor [L, 2] of them.
+SpatialShapes = Tensor | Sequence[tuple[int, int]]
+
 # In grid_sample's coordinates, where the picture spans [-1, 1]. A level of one pixel reaches furthest: it is
 # read up to +-2, so anything at 3 is outside every level.
 OUTSIDE = 3.0
@@ -25,7 +28,7 @@ OUTSIDE = 3.0
 
 def ms_deform_attn_reference(
     value: Tensor,
-    spatial_shapes: Tensor | Sequence[tuple[int, int]],
+    spatial_shapes: SpatialShapes,
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> Tensor:
@@ -38,12 +41,13 @@ def ms_deform_attn_reference(
     _check_shapes(value, level_sizes, sampling_locations, attention_weights)
     _check_types(value, sampling_locations, attention_weights)
     batch, _, heads, channels = value.shape
-    queries, points = sampling_locations.shape[1], sampling_locations.shape[4]
+    queries = sampling_locations.shape[1]
     dtype = torch.promote_types(value.dtype, torch.float32)
     output = value.new_zeros(batch * heads, channels, queries, dtype=dtype)
     if min(value.numel(), sampling_locations.numel()) == 0:  # grid_sample refuses empty tensors.
-        zero = value.sum() + sampling_locations.sum() + attention_weights.sum()
-        return value.new_zeros(batch, queries, heads * channels) + zero.to(value.dtype)
+        tensors = (value, sampling_locations, attention_weights)
+        nothing = sum(tensor[:0].sum() for tensor in tensors)  # 0, but with gradients.
+        return value.new_zeros(batch, queries, heads * channels) + nothing.to(value.dtype)
 
     # Weights and coordinates by head: [B*M, Q, L, P] and [B*M, Q, L, P, 2].
     weights = attention_weights.to(dtype).transpose(1, 2).flatten(0, 1)
@@ -60,7 +64,7 @@ def ms_deform_attn_reference(
     return output.to(value.dtype).contiguous()
 
 
-def _level_sizes(spatial_shapes: Tensor | Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def _level_sizes(spatial_shapes: SpatialShapes) -> list[tuple[int, int]]:
     """List (height, width) of every level."""
     if not isinstance(spatial_shapes, Tensor):
         return [(int(height), int(width)) for height, width in spatial_shapes]
@@ -98,10 +102,9 @@ def _check_shapes(
         )
     if any(height < 1 or width < 1 for height, width in level_sizes):
         raise RuntimeError(f"every level needs a height and width of at least 1, got {level_sizes}")
-    total = sum(height * width for height, width in level_sizes)
-    if total != length:
+    if sum(height * width for height, width in level_sizes) != length:
         raise RuntimeError(
-            f"spatial_shapes {level_sizes} (height, width) hold {total} positions, but value has {length}: "
+            f"spatial_shapes {level_sizes} (height, width) do not sum to the length of value, {length}: "
             "give the sizes of the maps that value was flattened from, in the same order"
         )
 

@@ -109,8 +109,7 @@ def _labels(
     for index in sorted(range(len(segments_info)), key=lambda position: -areas[position]):
         segment = segments_info[index]
         name = styles[int(segment["category_id"])].name
-        score = segment.get("score")
-        labels.append(Label(index, name if score is None else f"{name} {score:.2f}"))
+        labels.append(Label(index, name, segment.get("score")))
     return labels
 
 

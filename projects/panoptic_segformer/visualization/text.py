@@ -29,14 +29,17 @@ LABEL_BOX = (0, 0, 0, 150)
 PLACING_SIDE = 480
 # A segment gets a label when its widest place measures at least this multiple of the label's height.
 LEAST_WIDTH = 1.0
+# Longest class name on a segment and in the legend, as multiples of the font's size.
+LONGEST_LABEL, LONGEST_NAME = 10, 16
 SWATCH_STRIPES = 4
 
 
 class Label(NamedTuple):
-    """Text to be written on segment number `index` of an index map."""
+    """What is to be written on segment number `index` of an index map."""
 
     index: int
-    text: str
+    name: str
+    score: float | None = None
 
 
 class LegendEntry(NamedTuple):
@@ -66,17 +69,24 @@ def draw_labels(picture: Image.Image, index_map: np.ndarray, labels: Sequence[La
     font = font_of_size(font_size)
     padding = max(2, font_size // 4)
     text_height = sum(font.getmetrics())
+    texts = [_label_text(label, font, LONGEST_LABEL * font_size) for label in labels]
     # One pixel around each box stays free, so that neighbours do not run into each other.
-    sizes = [(text_height + padding, round(font.getlength(label.text)) + 2 * padding) for label in labels]
+    sizes = [(text_height + padding, round(font.getlength(text)) + 2 * padding) for text in texts]
     centers = place_labels(index_map, labels, sizes)
     pen = ImageDraw.Draw(picture, "RGBA")
-    for label, (height, width), center in zip(labels, sizes, centers, strict=True):
+    for text, (height, width), center in zip(texts, sizes, centers, strict=True):
         if center is None:
             continue
         y, x = center
         box = (x - width / 2 + 1, y - height / 2 + 1, x + width / 2 - 2, y + height / 2 - 2)
         pen.rounded_rectangle(box, radius=padding, fill=LABEL_BOX)
-        pen.text(center[::-1], label.text, font=font, fill=PAPER, anchor="mm")
+        pen.text(center[::-1], text, font=font, fill=PAPER, anchor="mm")
+
+
+def _label_text(label: Label, font: ImageFont.FreeTypeFont, width: float) -> str:
+    # Some datasets name a class by a list of synonyms; the first says enough on a picture.
+    name = _shortened(label.name.partition(",")[0], font, width)
+    return name if label.score is None else f"{name} {label.score:.2f}"
 
 
 def place_labels(
@@ -139,7 +149,7 @@ def _free_center(
 def draw_legend(entries: Sequence[LegendEntry], width: int, font_size: int) -> Image.Image:
     """Return a panel `width` pixels wide that lists the entries in columns, in their order.
 
-    Names that do not fit into the panel are cut; it grows in height as needed.
+    Very long names are cut; the panel grows in height as needed.
     """
     font = font_of_size(font_size)
     margin, row_height = font_size // 2, round(1.7 * font_size)
@@ -151,7 +161,8 @@ def draw_legend(entries: Sequence[LegendEntry], width: int, font_size: int) -> I
     counts = [f" \N{MULTIPLICATION SIGN}{len(entry.colors)}" for entry in entries]
     # What an entry needs besides its name: swatch, two margins, count.
     extra = font_size + 2 * margin + max(font.getlength(count) for count in counts)
-    names = [_shortened(entry.name, font, width - 2 * margin - extra) for entry in entries]
+    longest = min(LONGEST_NAME * font_size, width - 2 * margin - extra)
+    names = [_shortened(entry.name, font, longest) for entry in entries]
     entry_width = extra + max(font.getlength(name) for name in names)
     num_columns = min(len(entries), max(1, int((width - margin) // entry_width)))
     num_rows = -(-len(entries) // num_columns)

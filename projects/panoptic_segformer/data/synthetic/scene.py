@@ -1,4 +1,4 @@
-"""Compose a synthetic scene: things of many sizes before a background, far ones first, with truth for each pixel.
+"""Compose a synthetic scene: things of many sizes before a background, far ones first, with its truth.
 
 Shape legend: H, W picture size, N segments, h, w size of one thing's tile.
 """

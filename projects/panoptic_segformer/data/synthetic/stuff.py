@@ -1,4 +1,4 @@
-"""Paint the stuff of a synthetic scene: sky, mountains, water, grass, sand and a brick path, each with its texture.
+"""Paint the stuff of a synthetic scene: sky, mountain, water, grass, sand and a brick path, with textures.
 
 Borders are curves y(x), so that their anti-aliasing is exact arithmetic and the label of a pixel is the side
 its centre lies on. Shape legend: H, W picture size; colours are float32 in [0, 1].
@@ -46,8 +46,7 @@ class Background:
 
 
 def paint_background(rng: np.random.Generator, size: tuple[int, int]) -> Background:
-    """Return sky, perhaps mountains, one to three kinds of ground and perhaps a path; size is (height, "
-    "width)."""
+    """Return sky, one to three kinds of ground, perhaps mountains and a path; size is (height, width)."""
     height, width = size
     horizon = height * rng.uniform(0.24, 0.46)
     scene = Background(np.zeros((*size, 3), np.float32), np.full(size, _SKY, dtype=np.int64), horizon)
@@ -121,8 +120,9 @@ def _tint(base: np.ndarray, brightness: np.ndarray) -> np.ndarray:
 
 def _paint_sky(rng: np.random.Generator, scene: Background) -> None:
     width, horizon = scene.labels.shape[1], scene.horizon
-    size = height, _ = math.ceil(horizon * 1.1), width  # The ground begins a little above or below the
-    horizon.zenith, low = _pick(rng, _SKIES)
+    # The ground begins a little above or below the horizon.
+    size = height, _ = math.ceil(horizon * 1.1), width
+    zenith, low = _pick(rng, _SKIES)
     y, x = np.ogrid[:height, :width]
     fall = np.clip(y / horizon, 0, 1)[..., None] ** 0.8
     sun = np.hypot(y - horizon * rng.uniform(0.15, 0.6), x - width * rng.uniform(0.1, 0.9)) / width

@@ -1,4 +1,4 @@
-"""Draw the things of a synthetic scene: ball, ring, star, crate, tent and boat, known by shape and not by colour.
+"""Draw the things of a synthetic scene: ball, ring, star, crate, tent and boat, told apart by their shapes.
 
 Each is drawn three times too large and reduced, which gives smooth edges and an exact mask.
 Shape legend: H, W size of one thing's tile in pixels.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -105,7 +106,7 @@ def _polar(radius: float, angle: float) -> tuple[float, float]:
 def _ball(rng: np.random.Generator, drawing: _Drawing, first: Color, second: Color) -> float:
     radius, pole = 0.93, (rng.uniform(-0.25, 0.25), rng.uniform(-0.45, -0.15))
     edges = np.linspace(0, 2 * math.pi, 7)
-    for number, (start, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for number, (start, end) in enumerate(pairwise(edges)):
         arc = [_polar(1.4, angle) for angle in np.linspace(start, end, 5)]
         drawing.polygon([pole, *arc], (first, _WHITE, second)[number % 3])
     drawing.circle(*pole, 0.14, (*_WHITE, 255))
@@ -119,7 +120,7 @@ def _ball(rng: np.random.Generator, drawing: _Drawing, first: Color, second: Col
 def _ring(rng: np.random.Generator, drawing: _Drawing, first: Color, second: Color) -> float:
     outer, inner = 0.93, rng.uniform(0.40, 0.52)
     edges = np.linspace(0, 2 * math.pi, 9)
-    for number, (start, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for number, (start, end) in enumerate(pairwise(edges)):
         arc = [_polar(1.4, angle) for angle in np.linspace(start, end, 5)]
         drawing.polygon([(0, 0), *arc], first if number % 2 else _WHITE)
     x, y = drawing.coordinates()
@@ -161,7 +162,7 @@ def _crate(rng: np.random.Generator, drawing: _Drawing, first: Color, second: Co
 def _tent(rng: np.random.Generator, drawing: _Drawing, first: Color, second: Color) -> float:
     peak, foot = (rng.uniform(-0.15, 0.15), -0.78), 0.72
     feet = np.linspace(-0.96, 0.96, 7)
-    for number, (left, right) in enumerate(zip(feet[:-1], feet[1:], strict=True)):
+    for number, (left, right) in enumerate(pairwise(feet)):
         drawing.polygon([peak, (left, foot), (right, foot)], first if number % 2 == 0 else _WHITE)
     door = (peak[0] * 0.4, -0.05)
     drawing.polygon([door, (-0.30, foot), (0.30, foot)], _dark(first, 0.35))

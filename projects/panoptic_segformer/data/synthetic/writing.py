@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ __all__ = ["CATEGORIES", "write_scenes"]
 
 logger = logging.getLogger(__name__)
 
+# Below this side, in pixels, things are too small to be told apart.
+_MIN_SIDE = 64
 _MADE_BY = "synthetic scenes of Panoptic SegFormer"
 # To be raised with every change of the drawing, so that folders of older drawings are not taken for new ones.
 _VERSION = 1
@@ -63,7 +65,8 @@ def write_scenes(folder: str | Path, num_scenes: int, seed: int, size: tuple[int
     if found == recipe:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    draft = folder.with_name(f".{folder.name}-{os.getpid()}")
+    draft.mkdir()
     try:
         _write(draft, recipe)
         if found:
@@ -73,10 +76,6 @@ def write_scenes(folder: str | Path, num_scenes: int, seed: int, size: tuple[int
         shutil.rmtree(draft, ignore_errors=True)
     logger.info("wrote %d synthetic scenes to %s", num_scenes, folder)
     return folder
-
-
-# Below this things are too small to be told apart.
-_MIN_SIDE = 64
 
 
 def _found_recipe(folder: Path) -> dict[str, Any] | None:

@@ -1,0 +1,84 @@
+"""The extension's sources compile cleanly, and a build that fails leaves an install that says why."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from torch.utils.cpp_extension import include_paths
+
+ROOT = Path(__file__).resolve().parents[2]
+FLAGS = ["-std=c++20", "-DTORCH_TARGET_VERSION=0x020b000000000000", "-DPy_LIMITED_API=0x030B0000"]
+INCLUDES = [part for path in (*include_paths(), sysconfig.get_path("include")) for part in ("-isystem", path)]
+
+
+def run(command: list, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, **options)
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """Copy what setup.py needs, beside an empty package."""
+    shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
+    (tmp_path / "requirements").mkdir()
+    for name in ("setup.py", "pyproject.toml", "requirements/runtime.txt"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    package = tmp_path / "projects/panoptic_segformer"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "_C.abi3.so").touch()  # Of an earlier build that went well.
+    return tmp_path
+
+
+def break_source(project: Path) -> None:
+    (project / "csrc/ms_deform_attn.cpp").write_text("#error broken on purpose\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("variables", "prepare", "cause"),
+    [
+        ({"PANSEG_BUILD_EXTENSION": "0"}, None, "skipped on request"),
+        ({"CXX": "/nowhere/g++"}, None, r"no C++ compiler was found when installing (looked for /nowhere/g++)"),
+        ({"FORCE_CUDA": "0"}, break_source, "building the extension failed"),
+    ],
+    ids=["skipped", "no compiler", "broken source"],
+)
+def test_failed_build_succeeds_as_install_and_leaves_the_reason(project, variables, prepare, cause):
+    if prepare is not None:
+        prepare(project)
+    command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    result = run(command, cwd=project, env={**os.environ, **variables})
+    assert result.returncode == 0, result.stderr
+    package = project / "projects/panoptic_segformer"
+    written = (package / "_build_failure.txt").read_text(encoding="utf-8").splitlines()
+    assert cause in written[0]
+    assert "pip install --no-build-isolation -e ." in written[1]
+    assert written[0] in result.stdout
+    assert not (package / "_C.abi3.so").exists(), "a stale extension would be loaded"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["ms_deform_attn.cpp", "cpu/ms_deform_attn.cpp"])
+def test_cpu_sources_compile_without_warnings(source, tmp_path):
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    command = [compiler, "-c", ROOT / "csrc" / source, "-o", tmp_path / "kernels.o", "-O3", "-fPIC"]
+    result = run([*command, "-Wall", "-Werror", *FLAGS, *INCLUDES])
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_cuda_sources_compile_without_warnings(tmp_path):
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("no nvcc: CUDA sources are compiled where a CUDA toolkit is")
+    command = [nvcc, "-c", ROOT / "csrc/cuda/ms_deform_attn.cu", "-o", tmp_path / "kernels.o", "-O3", "-DUSE_CUDA"]
+    chips = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in (80, 90)]
+    result = run([*command, *chips, "-Werror=all-warnings", "-Xcompiler=-fPIC,-Wall,-Werror", *FLAGS, *INCLUDES])
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,81 @@
+"""Results of a picture, from hand-made candidates."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from panoptic_segformer.data.categories import Categories
+from panoptic_segformer.inference.merging import MergeOptions
+from panoptic_segformer.inference.outputs import Candidates, picture_results, semantic_result
+
+OPTIONS = MergeOptions(0.5, 0.25, 0.4, 0.2, 1.0, 2.0)
+SIZE = (8, 8)
+CATEGORIES = Categories(
+    thing_ids=(0, 3),
+    stuff_ids=(1,),
+    thing_names=("cat", "dog"),
+    stuff_names=("grass",),
+    thing_colors=((1, 2, 3), (4, 5, 6)),
+    stuff_colors=((7, 8, 9),),
+)
+
+
+@pytest.fixture
+def candidates() -> Candidates:
+    """A cat on the left, the same mask as a dog, an empty thing, and grass everywhere on the right."""
+    masks = torch.zeros(3, 8, 8)
+    masks[0, :, :4] = 1.0
+    masks[2, :, 4:] = 0.9
+    return Candidates(
+        masks=masks,
+        mask_index=torch.tensor([0, 0, 1, 2]),
+        class_probs=torch.tensor([0.9, 0.4, 0.8, 0.7]),
+        category_ids=torch.tensor([0, 3, 3, 1]),
+        is_thing=torch.tensor([True, True, True, False]),
+        boxes=torch.tensor([[0.25, 0.5, 0.5, 1.0], [0.25, 0.5, 0.5, 1.0], [0.9, 0.9, 0.4, 0.4]]),
+    )
+
+
+def test_panoptic_result_keeps_the_better_of_two_classes(candidates):
+    segment_ids, segments_info = picture_results(candidates, SIZE, CATEGORIES, OPTIONS, (True, False, False))[
+        "panoptic_seg"
+    ]
+    assert [s["category_id"] for s in segments_info] == [0, 1]
+    assert [s["isthing"] for s in segments_info] == [True, False]
+    assert [s["area"] for s in segments_info] == [32, 32]
+    assert segments_info[0]["score"] == pytest.approx(0.9 * (32 / 33) ** 2)
+    assert segment_ids[:, :4].eq(1).all()
+    assert segment_ids[:, 4:].eq(2).all()
+
+
+def test_instances_hold_all_things_with_boxes_in_pixels(candidates):
+    instances = picture_results(candidates, SIZE, CATEGORIES, OPTIONS, (False, True, False))["instances"]
+    assert instances.pred_classes.tolist() == [0, 3, 3]
+    assert instances.pred_boxes.tensor[0].tolist() == [0, 0, 4, 8]
+    assert instances.pred_boxes.tensor[2].max() == 8  # clipped to the picture
+    assert instances.pred_masks.sum((1, 2)).tolist() == [32, 32, 0]
+    assert instances.scores[2] == 0
+
+
+def test_semantic_result_takes_the_best_candidate_of_each_class(candidates):
+    scores = semantic_result(candidates, SIZE, 4)
+    assert scores.shape == (4, *SIZE)
+    assert scores[0, 0, 0] == pytest.approx(0.9)
+    assert scores[3, 0, 0] == pytest.approx(0.4)
+    assert scores[1, 0, 7] == pytest.approx(0.7 * 0.9)
+    assert scores[2].count_nonzero() == 0
+
+
+def test_no_survivor_gives_void(candidates):
+    weak = Candidates(
+        candidates.masks * 0.4,
+        candidates.mask_index,
+        candidates.class_probs,
+        candidates.category_ids,
+        candidates.is_thing,
+        candidates.boxes,
+    )
+    segment_ids, segments_info = picture_results(weak, SIZE, CATEGORIES, OPTIONS, (True, True, False))["panoptic_seg"]
+    assert segments_info == []
+    assert not segment_ids.any()

@@ -1,0 +1,106 @@
+"""Where the compiled operator is missing, the reference runs and says why, once and in plain words."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from operator_inputs import make_inputs
+from panoptic_segformer import ops
+from panoptic_segformer.ops import Backend, backend, ms_deform_attn, ms_deform_attn_reference
+
+module = importlib.import_module("panoptic_segformer.ops.ms_deform_attn")
+
+
+@pytest.fixture
+def failing_import(monkeypatch, tmp_path):
+    """Return a function that makes the import of the extension fail with an error."""
+    monkeypatch.setattr(module, "BUILD_FAILURE_FILE", tmp_path / "_build_failure.txt")
+
+    def fail_with(error: Exception) -> None:
+        def fail(name: str) -> None:
+            raise error
+
+        monkeypatch.setattr(module.importlib, "import_module", fail)
+
+    return fail_with
+
+
+def test_backend_is_compiled_where_the_extension_loads():
+    chosen = backend()
+    if chosen.name == "reference":
+        pytest.skip(f"{chosen.reason}; remedy: {chosen.remedy}")
+    assert chosen.remedy == ""
+    assert "panoptic_segformer._C" in chosen.reason
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        chosen.name = "reference"
+
+
+def test_extension_never_built_names_the_install_command(failing_import):
+    failing_import(ModuleNotFoundError("No module named 'panoptic_segformer._C'"))
+    found = module._load_extension()
+    assert found == Backend(
+        "reference", "panoptic_segformer._C was never built", "pip install --no-build-isolation -e ."
+    )
+
+
+def test_failed_build_is_explained_by_what_setup_left(failing_import):
+    failing_import(ModuleNotFoundError("No module named 'panoptic_segformer._C'"))
+    module.BUILD_FAILURE_FILE.write_text("no C++ compiler was found\ninstall g++\n", encoding="utf-8")
+    assert module._load_extension() == Backend("reference", "no C++ compiler was found", "install g++")
+
+
+def test_extension_of_another_torch_names_the_loader_error(failing_import):
+    failing_import(ImportError("libtorch_cuda.so: cannot open shared object file"))
+    found = module._load_extension()
+    assert found.name == "reference"
+    assert torch.__version__ in found.reason
+    assert "libtorch_cuda.so" in found.reason
+    assert "pip install --no-build-isolation -e ." in found.remedy
+
+
+def test_cuda_tensors_need_an_extension_with_cuda(monkeypatch):
+    monkeypatch.setattr(module, "_extension", SimpleNamespace(WITH_CUDA=0))
+    assert backend("cpu").name == "compiled"
+    assert backend("cuda").name == "reference"
+    assert "FORCE_CUDA=1" in backend("cuda").remedy
+    monkeypatch.setattr(module, "_extension", SimpleNamespace(WITH_CUDA=1))
+    assert backend("cuda").name == "compiled"
+    assert backend("mps").name == "reference"
+
+
+def test_reference_runs_and_is_announced_once(monkeypatch, caplog):
+    monkeypatch.setattr(module, "_extension", Backend("reference", "no compiler was found", "install g++"))
+    module._announce.cache_clear()
+    inputs = make_inputs()
+    with caplog.at_level(logging.WARNING):
+        outputs = [ms_deform_attn(*inputs) for _ in range(3)]
+    assert all(torch.equal(output, ms_deform_attn_reference(*inputs)) for output in outputs)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1
+    assert "no compiler was found" in messages[0]
+    assert "install g++" in messages[0]
+
+
+def test_operators_import_and_run_from_files_without_extension(tmp_path):
+    package = tmp_path / "panoptic_segformer"
+    shutil.copytree(Path(ops.__file__).parent, package / "ops")
+    (package / "__init__.py").touch()
+    script = (
+        "import torch; from panoptic_segformer.ops import backend, ms_deform_attn\n"
+        "value, grid = torch.ones(1, 4, 1, 2), (1, 3, 1, 1, 1)\n"
+        "output = ms_deform_attn(value, [(2, 2)], torch.full((*grid, 2), 0.5), torch.ones(grid))\n"
+        "print(backend().name, output.tolist())"
+    )
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert result.stdout.strip() == f"reference {[[[1.0, 1.0]] * 3]}", result.stderr
+    assert "was never built" in result.stderr
