@@ -2,7 +2,7 @@
 
 An interpreter that already imports Detectron2 is used as it is and only gets what it lacks. Any other
 one is left untouched: a virtual environment is made in `.venv` with pinned versions. The interpreter
-to use is written to `.venv/interpreter` or `.setup/interpreter`, whose path `make` reads.
+to use is written to the stamp file, which `make` reads.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def imports(module: str) -> bool:
 def complete_existing(python: Path) -> None:
     """Add what an environment with Detectron2 lacks; pip keeps every version that will do."""
     pip = [python, "-m", "pip", "install", "--quiet"]
-    run(*pip, "-r", REQUIREMENTS / "runtime.txt", "-r", REQUIREMENTS / "develop.txt")
+    run(*pip, *requirement_files())
     if not imports("panopticapi"):
         run(*pip, "--no-deps", "--require-hashes", "-r", REQUIREMENTS / "panopticapi.txt")
 
@@ -63,14 +63,18 @@ def create_virtual_environment(folder: Path) -> Path:
     python = folder / ("Scripts/python.exe" if windows else "bin/python")
     run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", UV)
     install = [python, "-m", "uv", "pip", "install", "--quiet", "--python", python]
-    names = ("runtime.txt", "develop.txt")
-    files = [argument for name in names for argument in ("-r", REQUIREMENTS / name)]
-    run(*install, *files, "-c", REQUIREMENTS / "constraints.txt")
+    run(*install, *requirement_files(), "-c", REQUIREMENTS / "constraints.txt")
     exact = [*install, "--no-deps", "--require-hashes"]
     run(*exact, "-r", REQUIREMENTS / "panopticapi.txt")
     run(*exact, "--python-version", DETECTRON2_TAG, "-r", REQUIREMENTS / "detectron2.txt")
     remove_strays(Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)})))
     return python
+
+
+def requirement_files() -> list[object]:
+    """Return the installer's arguments for all requirements but Detectron2 and panopticapi."""
+    names = ("build.txt", "runtime.txt", "develop.txt")
+    return [argument for name in names for argument in ("-r", REQUIREMENTS / name)]
 
 
 def remove_strays(site_packages: Path) -> None:

@@ -12,9 +12,8 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
-from PIL import Image
-
 from panoptic_segformer import compat
+from PIL import Image
 
 
 def test_importing_the_package_makes_model_zoo_importable_and_leaves_no_stand_in() -> None:

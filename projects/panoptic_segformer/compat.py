@@ -1,8 +1,7 @@
 """Let today's setuptools and NumPy run the Detectron2 that can be had as a package.
 
 `detectron2.model_zoo` imports pkg_resources, which setuptools dropped in version 82, and `SemSegEvaluator`
-reads its truth with `np.array(..., copy=False)`, which NumPy 2 refuses. Both fixes do nothing where nothing
-is broken.
+reads its truth with `np.array(..., copy=False)`, which NumPy 2 refuses.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ __all__ = ["apply", "load_image_into_numpy_array"]
 def apply() -> None:
     """Where there is no pkg_resources, import `detectron2.model_zoo` with a stand-in for it.
 
-    The stand-in is taken away again, so that no other package mistakes it for the real one.
+    The stand-in is taken away again, so that no other package mistakes it for the real one. Where pkg_resources
+    exists, nothing is done.
     """
     if "pkg_resources" in sys.modules or importlib.util.find_spec("pkg_resources") is not None:
         return

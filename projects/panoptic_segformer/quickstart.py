@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,9 @@ def _draw_row(record: dict[str, Any], predictor: Any, categories: Categories) ->
 
 def _write_json(content: dict[str, float], path: Path) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, sort_keys=True) + "\n", encoding="utf-8")
+    # Measures of classes or sizes that do not occur are NaN, which json has no word for.
+    finite = {key: value if math.isfinite(value) else None for key, value in content.items()}
+    partial.write_text(json.dumps(finite, sort_keys=True) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 

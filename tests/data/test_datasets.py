@@ -10,7 +10,6 @@ import pytest
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
-
 from panoptic_segformer import add_panoptic_segformer_config
 from panoptic_segformer.data.datasets import register_datasets
 
@@ -105,7 +104,9 @@ def test_register_refuses_a_second_meaning_of_a_name(files, tmp_path: Path) -> N
 def test_register_refuses_other_keys(files, node: object) -> None:
     cfg = files.config()
     cfg.DATASETS.REGISTER.small = node
-    with pytest.raises(ValueError, match=r"REGISTER\.small must have exactly the keys IMAGES, PANOPTIC_JSON, PANOPTIC_PNG"):
+    with pytest.raises(
+        ValueError, match=r"REGISTER\.small must have exactly the keys IMAGES, PANOPTIC_JSON, PANOPTIC_PNG"
+    ):
         register_datasets(cfg)
 
 

@@ -14,17 +14,16 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
-from panopticapi.utils import rgb2id
-from PIL import Image
-
 from panoptic_segformer import add_panoptic_segformer_config
 from panoptic_segformer.data import register_datasets, write_scenes
+from panopticapi.utils import rgb2id
+from PIL import Image
 
 Prediction = tuple[dict[str, Any], dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
-def _scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six scenes with a crowd, void, and a category that never occurs; contiguous ids of things start at 7."""
     folder = write_scenes(tmp_path_factory.mktemp("evaluation") / "scenes", 6, seed=21, size=(96, 128))
     path = folder / "panoptic.json"
@@ -58,9 +57,9 @@ def register(name: str, folder: Path) -> CfgNode:
 
 
 @pytest.fixture
-def cfg(_scenes: Path, tmp_path: Path) -> CfgNode:
+def cfg(scene_folder: Path, tmp_path: Path) -> CfgNode:
     """Config in which the dataset is registered as "scenes"."""
-    cfg = register("scenes", _scenes)
+    cfg = register("scenes", scene_folder)
     cfg.OUTPUT_DIR = str(tmp_path)
     return cfg
 

@@ -15,7 +15,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
-
 from panoptic_segformer.evaluation import build_evaluators
 
 
@@ -30,14 +29,14 @@ def test_build_evaluators_gives_all_results(cfg: CfgNode, predictions, evaluate)
     assert (Path(cfg.OUTPUT_DIR) / "inference" / "scenes" / "coco_instances_results.json").is_file()
 
 
-def test_build_evaluators_leaves_precision_out_without_things(cfg, register_folder, _scenes, tmp_path) -> None:
-    content = json.loads((_scenes / "panoptic.json").read_text())
+def test_build_evaluators_leaves_precision_out_without_things(cfg, register_folder, scene_folder, tmp_path) -> None:
+    content = json.loads((scene_folder / "panoptic.json").read_text())
     for category in content["categories"]:
         category["isthing"] = 0
     folder = tmp_path / "stuff"
     folder.mkdir()
     for name in ("images", "panoptic_png"):
-        (folder / name).symlink_to(_scenes / name)
+        (folder / name).symlink_to(scene_folder / name)
     (folder / "panoptic.json").write_text(json.dumps(content))
     register_folder("stuff", folder)
     assert len(build_evaluators(cfg, "stuff", str(tmp_path))._evaluators) == 2
@@ -48,16 +47,25 @@ def test_build_evaluators_refuses_a_dataset_without_panoptic_truth(cfg: CfgNode)
         build_evaluators(cfg, "coco_2017_val")
 
 
-def test_build_evaluators_names_a_damaged_png(cfg: CfgNode, predictions, register_folder, _scenes, tmp_path) -> None:
+def test_build_evaluators_names_a_damaged_png(register_folder, scene_folder, tmp_path) -> None:
     folder = tmp_path / "damaged"
     (folder / "panoptic_png").mkdir(parents=True)
-    (folder / "images").symlink_to(_scenes / "images")
-    (folder / "panoptic.json").write_bytes((_scenes / "panoptic.json").read_bytes())
-    for png in (_scenes / "panoptic_png").iterdir():
+    (folder / "images").symlink_to(scene_folder / "images")
+    (folder / "panoptic.json").write_bytes((scene_folder / "panoptic.json").read_bytes())
+    for png in (scene_folder / "panoptic_png").iterdir():
         (folder / "panoptic_png" / png.name).write_bytes(png.read_bytes()[:60])
-    register_folder("damaged", folder)
+    cfg = register_folder("damaged", folder)
     with pytest.raises(ValueError, match=r"000001\.png cannot be read"):
         build_evaluators(cfg, "damaged", str(tmp_path))
+
+
+def test_build_evaluators_needs_the_areas_of_segments(register_folder, scene_folder, tmp_path) -> None:
+    content = json.loads((scene_folder / "panoptic.json").read_text())
+    del content["annotations"][2]["segments_info"][1]["area"]
+    (tmp_path / "panoptic.json").write_text(json.dumps(content))
+    cfg = register_folder("scenes", tmp_path)
+    with pytest.raises(ValueError, match=r"000003\.png .* no 'area'"):
+        build_evaluators(cfg, "scenes", str(tmp_path))
 
 
 @pytest.mark.parametrize("form", ["standard", "separated"])
@@ -80,9 +88,7 @@ def test_ids_of_detectron2s_forms_are_understood(shared_dir, perfect, evaluate, 
     assert results["sem_seg"]["mIoU"] == pytest.approx(100)
 
 
-def _evaluate_on_rank(
-    rank: int, port: int, cfg: CfgNode, predictions: list, output_dir: str, queue: Any
-) -> None:
+def _evaluate_on_rank(rank: int, port: int, cfg: CfgNode, predictions: list, output_dir: str, queue: Any) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
     comm.create_local_process_group(2)

@@ -11,10 +11,9 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
-from pycocotools import mask as rle
-
 from panoptic_segformer.evaluation.instances import ThingPrecisionEvaluator, write_thing_annotations
 from panoptic_segformer.evaluation.truth import PanopticTruth
+from pycocotools import mask as rle
 
 
 @pytest.fixture
@@ -88,12 +87,12 @@ def test_annotations_are_derived_once(cfg: CfgNode, tmp_path: Path, monkeypatch:
     assert written.stat().st_mtime_ns == before
 
 
-def test_annotations_are_derived_again_for_another_truth(cfg: CfgNode, _scenes, register_folder, tmp_path) -> None:
+def test_annotations_are_derived_again_for_another_truth(cfg: CfgNode, scene_folder, register_folder, tmp_path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     for name in ("images", "panoptic_png"):
-        (other / name).symlink_to(_scenes / name)
-    content = json.loads((_scenes / "panoptic.json").read_text())
+        (other / name).symlink_to(scene_folder / name)
+    content = json.loads((scene_folder / "panoptic.json").read_text())
     content["annotations"][0]["segments_info"][0]["iscrowd"] = 0
     (other / "panoptic.json").write_text(json.dumps(content))
     register_folder("other", other)

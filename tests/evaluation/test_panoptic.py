@@ -13,12 +13,11 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOPanopticEvaluator
+from panoptic_segformer.evaluation.panoptic import PanopticQualityEvaluator
+from panoptic_segformer.evaluation.truth import PanopticTruth
 from panopticapi.evaluation import pq_compute
 from panopticapi.utils import id2rgb
 from PIL import Image
-
-from panoptic_segformer.evaluation.panoptic import PanopticQualityEvaluator
-from panoptic_segformer.evaluation.truth import PanopticTruth
 
 
 @pytest.fixture
@@ -106,14 +105,16 @@ def test_pictures_that_were_never_processed_are_an_error(evaluator, predictions,
         evaluate(evaluator, predictions[:-1])
 
 
-def test_a_dataset_of_things_alone_has_no_stuff_quality(predictions, evaluate, register_folder, _scenes, tmp_path) -> None:
-    content = json.loads((_scenes / "panoptic.json").read_text())
+def test_a_dataset_of_things_alone_has_no_stuff_quality(
+    predictions, evaluate, register_folder, scene_folder, tmp_path
+) -> None:
+    content = json.loads((scene_folder / "panoptic.json").read_text())
     for category in content["categories"]:
         category["isthing"] = 1
     folder = tmp_path / "things"
     folder.mkdir()
     for name in ("images", "panoptic_png"):
-        (folder / name).symlink_to(_scenes / name)
+        (folder / name).symlink_to(scene_folder / name)
     (folder / "panoptic.json").write_text(json.dumps(content))
     register_folder("things", folder)
     for _, output in predictions:

@@ -13,7 +13,7 @@ from typing import Any
 from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
 
-__all__ = ["Categories", "Color", "stuff_id_map"]
+__all__ = ["Categories", "Color"]
 
 Color = tuple[int, int, int]  # red, green, blue in [0, 255]
 
@@ -60,7 +60,7 @@ class Categories:
         """
         _check_metadata(metadata)
         thing_ids = tuple(sorted(metadata.thing_dataset_id_to_contiguous_id.values()))
-        stuff_ids = tuple(sorted(stuff_id_map(metadata).values()))
+        stuff_ids = tuple(sorted(_stuff_id_map(metadata).values()))
         return cls(
             thing_ids,
             stuff_ids,
@@ -89,7 +89,7 @@ class Categories:
         return first
 
 
-def stuff_id_map(metadata: Metadata) -> dict[int, int]:
+def _stuff_id_map(metadata: Metadata) -> dict[int, int]:
     """Return dataset id -> contiguous id of the real stuff classes, without "things" of the separated form."""
     ids = metadata.stuff_dataset_id_to_contiguous_id
     # A real category may have id 0, so the name decides and not the number.

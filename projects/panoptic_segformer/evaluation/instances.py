@@ -44,8 +44,7 @@ class ThingPrecisionEvaluator(COCOEvaluator):
         if comm.get_local_rank() == 0 and not path.exists():
             write_thing_annotations(truth, path)
         comm.synchronize()
-        # Without a map of ids in the metadata Detectron2 takes classes as they are, so they become the
-        # json's.
+        # Without a map of ids in the metadata Detectron2 takes classes as they are, so they become the json's.
         MetadataCatalog.get(str(path)).set(json_file=str(path), thing_classes=[thing["name"] for thing in truth.things])
         super().__init__(str(path), tasks=("bbox", "segm"), output_dir=str(output_dir), use_fast_impl=False)
         self._category_ids = torch.zeros(max(truth.thing_ids) + 1, dtype=torch.int64)

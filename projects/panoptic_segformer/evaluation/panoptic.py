@@ -1,7 +1,6 @@
 """Panoptic quality of all classes, things, stuff and each class, counted by panopticapi.
 
-Detectron2's evaluator keeps the averages only and fails on datasets of things alone; this one adds the
-classes.
+Detectron2's evaluator keeps the averages only and fails on datasets of things alone.
 Reference: Kirillov et al., "Panoptic Segmentation", CVPR 2019, section 4. PQ = SQ x RQ, all in percent.
 """
 
@@ -89,12 +88,12 @@ class PanopticQualityEvaluator(COCOPanopticEvaluator):
         categories = {category["id"]: category for category in self._truth.categories}
         for name, ending, isthing in _GROUPS:
             averages = _average(counts, categories, isthing)
-            results.update({f"{key.upper()}{ending}": 100 * averages[key] for key in _MEASURES})
+            results.update({f"{key.upper()}{ending}": 100 * float(averages[key]) for key in _MEASURES})
             rows.append([name, *(100 * averages[key] for key in _MEASURES), f"{averages['n']} classes", "", ""])
         for category in self._truth.categories:
             count = counts[category["id"]]
             average = _average(counts, {category["id"]: category}, None)
-            results[f"PQ-{category['name']}"] = 100 * average["pq"]
+            results[f"PQ-{category['name']}"] = 100 * float(average["pq"])
             if average["n"]:
                 values = [100 * average[key] for key in _MEASURES]
                 rows.append([category["name"], *values, count.tp, count.fp, count.fn])

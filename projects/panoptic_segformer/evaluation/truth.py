@@ -15,7 +15,6 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 from panopticapi.utils import rgb2id
 
-from ..data.categories import stuff_id_map
 from ..data.reading import check_segments, read_panoptic_json, read_segment_colors
 
 __all__ = ["PanopticTruth"]
@@ -44,7 +43,7 @@ class PanopticTruth:
     def of_dataset(cls, name: str) -> PanopticTruth:
         """Return the truth of a registered dataset.
 
-        Raises: ValueError: if it is not a panoptic one. FileNotFoundError: if its json is missing.
+        Raises: ValueError: if it is not a panoptic one or lacks areas. FileNotFoundError: if its json is missing.
         """
         metadata = MetadataCatalog.get(name)
         if metadata.get("panoptic_json") is None or metadata.get("panoptic_root") is None:
@@ -57,6 +56,11 @@ class PanopticTruth:
         for annotation in annotations.values():
             for segment in annotation["segments_info"]:
                 segment.setdefault("iscrowd", 0)
+                if "area" not in segment:
+                    raise ValueError(
+                        f"{metadata.panoptic_json}: segment {segment['id']} of {annotation['file_name']} has no 'area', "
+                        "which panoptic quality needs: add the number of its pixels"
+                    )
         return cls(
             Path(metadata.panoptic_json),
             Path(metadata.panoptic_root),
@@ -64,7 +68,7 @@ class PanopticTruth:
             {image["id"]: image for image in content["images"] if image["id"] in annotations},
             annotations,
             {value: key for key, value in metadata.thing_dataset_id_to_contiguous_id.items()},
-            {value: key for key, value in stuff_id_map(metadata).items()},
+            {value: key for key, value in metadata.stuff_dataset_id_to_contiguous_id.items()},
         )
 
     @property

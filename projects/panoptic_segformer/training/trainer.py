@@ -51,3 +51,8 @@ class PanopticTrainer(DefaultTrainer):
             self._trainer.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
         super().resume_or_load(resume)
+
+    def train(self) -> dict[str, dict[str, float]]:
+        """Train to the end and return the last evaluation's results by task; empty if there was none."""
+        super().train()
+        return getattr(self, "_last_eval_results", {})

@@ -36,8 +36,9 @@ class Background:
     """What lies behind the things.
 
     Attributes:
-        image: (H, W, 3) colours; labels: (H, W) index into `STUFF_NAMES`; horizon: row where the ground
-            begins.
+        image: (H, W, 3) colours.
+        labels: (H, W) index into `STUFF_NAMES`.
+        horizon: row where the ground begins.
     """
 
     image: np.ndarray

@@ -1,0 +1,64 @@
+"""train_net.py as a user runs it: train, resume, evaluate."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.engine import default_argument_parser
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def train_net(tiny_config, tmp_path, config_dir):
+    """Function that runs train_net.py's main with arguments, on the tiny model and scenes."""
+    from conftest import tiny_overrides
+
+    spec = importlib.util.spec_from_file_location("train_net", ROOT / "train_net.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(*words: str):
+        config = str(config_dir / "synthetic/panoptic_segformer_lite0.yaml")
+        return module.main(
+            default_argument_parser().parse_args(["--config-file", config, *words, *tiny_overrides(tmp_path)])
+        )
+
+    return run
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+
+
+def test_training_resumes_and_evaluates(train_net, tmp_path):
+    output = tmp_path / "output"
+    results = train_net()
+    assert {"panoptic_seg", "segm", "bbox", "sem_seg"} <= set(results)
+    assert {"PQ", "SQ", "RQ", "PQ_th", "PQ_st"} <= set(results["panoptic_seg"])
+    metrics = read_metrics(output)
+    assert any("loss_mask_thing_final" in line for line in metrics)
+    assert any("panoptic_seg/PQ" in line for line in metrics)
+    assert list(output.glob("events.out.tfevents*"))
+    assert torch.load(output / "model_final.pth")["iteration"] == 2
+
+    again = train_net("--resume")  # nothing left to train
+    assert again["panoptic_seg"]["PQ"] == pytest.approx(results["panoptic_seg"]["PQ"])
+    evaluated = train_net("--eval-only", "--resume")
+    assert evaluated["panoptic_seg"]["PQ"] == pytest.approx(results["panoptic_seg"]["PQ"])
+
+
+def test_missing_config_is_named(train_net, tiny_config):
+    from panoptic_segformer import load_config
+
+    with pytest.raises(FileNotFoundError, match="no/such.yaml does not exist"):
+        load_config("no/such.yaml")
+
+
+def test_unknown_key_is_named(tiny_config):
+    with pytest.raises(ValueError, match="MODEL.NO_SUCH_KEY"):
+        tiny_config("MODEL.NO_SUCH_KEY", "1")
