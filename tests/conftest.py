@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tiny import tiny_overrides
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Small tensors gain nothing from threads, and pytest-xdist runs one process per core.
@@ -49,32 +51,12 @@ def tiny_config(scenes_root, config_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(scenes_root))
 
     def load(*overrides: str):
-        return load_config(config_dir / "synthetic/panoptic_segformer_lite0.yaml", [*tiny_overrides(tmp_path), *overrides])
+        return load_config(
+            config_dir / "synthetic/panoptic_segformer_lite0.yaml", [*tiny_overrides(tmp_path), *overrides]
+        )
 
     yield load
     for name in ("synthetic_train", "synthetic_val"):
         if name in DatasetCatalog.list():
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
-
-
-def tiny_overrides(output_dir: Path) -> list[str]:
-    node = "MODEL.PANOPTIC_SEGFORMER"
-    pairs = {
-        "MODEL.DEVICE": "cpu",
-        f"{node}.EMBED_DIM": "32",
-        f"{node}.NUM_HEADS": "4",
-        f"{node}.FEEDFORWARD_DIM": "32",
-        f"{node}.ENCODER.NUM_LAYERS": "1",
-        f"{node}.LOCATION_DECODER.NUM_LAYERS": "2",
-        f"{node}.LOCATION_DECODER.NUM_QUERIES": "20",
-        f"{node}.MASK_DECODER.NUM_THING_BLOCKS": "1",
-        f"{node}.MASK_DECODER.NUM_STUFF_BLOCKS": "1",
-        "INPUT.MIN_SIZE_TRAIN": "(96,)",
-        "INPUT.MIN_SIZE_TEST": "96",
-        "SOLVER.IMS_PER_BATCH": "2",
-        "SOLVER.MAX_ITER": "3",
-        "SOLVER.STEPS": "()",
-        "OUTPUT_DIR": str(output_dir / "output"),
-    }
-    return [word for pair in pairs.items() for word in pair]

@@ -7,14 +7,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import panoptic_segformer
 import pytest
 import torch
+from PIL import Image
+
+import panoptic_segformer
 from panoptic_segformer import cli, environment
 from panoptic_segformer.cli import main
 from panoptic_segformer.environment import Fact
 from panoptic_segformer.inference import prediction
-from PIL import Image
 
 
 class FakePredictor:

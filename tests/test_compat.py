@@ -12,11 +12,13 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
-from panoptic_segformer import compat
 from PIL import Image
 
+from panoptic_segformer import compat
 
-def test_importing_the_package_makes_model_zoo_importable_and_leaves_no_stand_in() -> None:
+
+def test_apply_makes_model_zoo_importable_and_leaves_no_stand_in() -> None:
+    compat.apply()
     from detectron2 import model_zoo
 
     assert Path(model_zoo.get_config_file("COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml")).is_file()

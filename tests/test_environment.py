@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+
 from panoptic_segformer import environment, ops
 from panoptic_segformer.environment import collect_facts
 

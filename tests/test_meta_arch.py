@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 from detectron2.modeling import build_model
-from golden import Golden
 
+from golden import Golden
 from panoptic_segformer import load_config
 from panoptic_segformer.checkpoint.convert import convert_released
 from panoptic_segformer.inference.merging import upsample_masks
@@ -30,9 +30,7 @@ def golden_model(golden):
 @pytest.fixture(scope="module")
 def released_size_model(config_dir):
     torch.manual_seed(0)
-    return build_model(
-        load_config(config_dir / "coco/panoptic_segformer_r50_2x.yaml", ["MODEL.DEVICE", "cpu"])
-    )
+    return build_model(load_config(config_dir / "coco/panoptic_segformer_r50_2x.yaml", ["MODEL.DEVICE", "cpu"]))
 
 
 def run(model, *images):
@@ -116,9 +114,7 @@ def test_padded_batch_equals_the_released_encoder_and_location_decoder(golden, g
 
     maps = [golden[f"eval2/neck.{level}"] for level in range(4)]
     masks = [~golden[f"eval2/mask.{level}"] for level in range(4)]
-    sizes = [
-        [(int(mask[i, :, 0].sum()), int(mask[i, 0].sum())) for mask in masks] for i in range(2)
-    ]
+    sizes = [[(int(mask[i, :, 0].sum()), int(mask[i, 0].sum())) for mask in masks] for i in range(2)]
     levels = FeatureLevels(maps, sizes)
     assert torch.allclose(levels.valid_ratios(), golden["eval2/tr.valid_ratios"])
     with torch.no_grad():

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from golden import Golden
 from torch.nn import functional as F
 from torchvision.ops import box_convert
 
-from panoptic_segformer.inference.outputs import instance_result, panoptic_result
+from golden import Golden
 from panoptic_segformer.inference.merging import upsample_masks
+from panoptic_segformer.inference.outputs import instance_result, panoptic_result
 from panoptic_segformer.modeling.levels import FeatureLevels
 from panoptic_segformer.modeling.mask_decoder import NUM_MASK_LEVELS
 from panoptic_segformer.modeling.position_encoding import sine_position_encoding

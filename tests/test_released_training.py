@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from golden import Golden
 
+from golden import Golden
 from panoptic_segformer.checkpoint.convert import convert_released
 from panoptic_segformer.training.criterion import SegmentCounts
 from panoptic_segformer.training.optimizer import build_optimizer

@@ -7,7 +7,7 @@ Detectron2: `panoptic_segformer.ops` and `panseg info` work without it.
 
 from __future__ import annotations
 
-__all__ = ["PanopticSegFormer", "add_panoptic_segformer_config", "load_config"]  # noqa: F822  made by __getattr__
+__all__ = ["PanopticSegFormer", "add_panoptic_segformer_config", "load_config"]
 
 
 def __getattr__(name: str) -> object:

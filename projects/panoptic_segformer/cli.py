@@ -51,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=run_demo)
 
     quickstart = verbs.add_parser("quickstart", help="train, evaluate and draw on synthetic scenes, in minutes")
-    quickstart.add_argument("--output", type=Path, default=Path("output/demo"), metavar="DIR", help="default: %(default)s")
+    quickstart.add_argument(
+        "--output", type=Path, default=Path("output/demo"), metavar="DIR", help="default: %(default)s"
+    )
     quickstart.add_argument(
         "--config-file",
         type=Path,

@@ -111,8 +111,8 @@ def _add_backbone_keys(cfg: CfgNode) -> None:
 
 
 def _add_data_keys(cfg: CfgNode) -> None:
-    # Datasets in COCO-panoptic form, registered from yaml alone:
-    #   REGISTER: {my_train: {IMAGES: folder, PANOPTIC_JSON: file, PANOPTIC_PNG: folder}}
+    # Datasets in COCO-panoptic form, registered from yaml alone; each name has the keys IMAGES (a folder),
+    # PANOPTIC_JSON (a file) and PANOPTIC_PNG (a folder).
     # Relative paths start at $DETECTRON2_DATASETS (default ./datasets), as Detectron2's own do.
     cfg.DATASETS.REGISTER = CfgNode(new_allowed=True)
     # Second augmentation of the paper: resize, crop, resize.

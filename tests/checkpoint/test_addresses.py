@@ -9,9 +9,9 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import DefaultPredictor
 from detectron2.utils.file_io import PathManager
-from golden import Golden
 
 import panoptic_segformer.registration  # noqa: F401  registers the addresses
+from golden import Golden
 from panoptic_segformer.checkpoint.loading import PanopticCheckpointer
 
 
@@ -60,9 +60,11 @@ def test_conversion_is_kept_and_renewed_when_the_file_changes(golden, cache, tmp
     golden.save_checkpoint(path)
     second = PathManager.get_local_path(f"psf://{path}")
     assert second != first
-    assert torch.load(second)["model"]["encoder.level_embedding"].sub(
-        torch.load(first)["model"]["encoder.level_embedding"]
-    ).allclose(torch.tensor(1.0))
+    assert (
+        torch.load(second)["model"]["encoder.level_embedding"]
+        .sub(torch.load(first)["model"]["encoder.level_embedding"])
+        .allclose(torch.tensor(1.0))
+    )
     assert not list(cache.rglob("*.tmp"))
 
 

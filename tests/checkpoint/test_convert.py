@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from detectron2.modeling import build_model
-from golden import parse_key
 
+from golden import parse_key
 from panoptic_segformer import load_config
 from panoptic_segformer.checkpoint.convert import convert_released, is_released
 

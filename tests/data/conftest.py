@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from panoptic_segformer import add_panoptic_segformer_config
 from panopticapi.utils import id2rgb
 from PIL import Image
+
+from panoptic_segformer import add_panoptic_segformer_config
 
 HEIGHT, WIDTH = 24, 32
 

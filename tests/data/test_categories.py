@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+
 from panoptic_segformer.data.categories import Categories
 from panoptic_segformer.data.datasets import register_datasets
 

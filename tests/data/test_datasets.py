@@ -10,6 +10,7 @@ import pytest
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+
 from panoptic_segformer import add_panoptic_segformer_config
 from panoptic_segformer.data.datasets import register_datasets
 
@@ -237,8 +238,16 @@ def test_load_real_coco(shared_dir: Path) -> None:
     cfg.DATASETS.REGISTER.tiny = CfgNode(
         {"IMAGES": f"{root}/images", "PANOPTIC_JSON": f"{root}/panoptic.json", "PANOPTIC_PNG": f"{root}/panoptic_png"}
     )
+    cfg.DATASETS.TEST = ("tiny",)
     register_datasets(cfg)
     dicts = DatasetCatalog.get("tiny")
     segments = [segment for entry in dicts for segment in entry["segments_info"]]
     assert len(dicts) == 16
     assert (len(segments), sum(s["isthing"] for s in segments), sum(s["iscrowd"] for s in segments)) == (239, 156, 1)
+
+
+def test_entries_that_no_list_names_are_left_alone(files) -> None:
+    cfg = files.config()
+    cfg.DATASETS.REGISTER.elsewhere = CfgNode({"IMAGES": "no", "PANOPTIC_JSON": "no.json", "PANOPTIC_PNG": "no"})
+    register_datasets(cfg)
+    assert "elsewhere" not in DatasetCatalog.list()

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from panoptic_segformer.data.reading import check_segments, ids_present, read_picture, read_segment_colors
 from panopticapi.utils import id2rgb
 from PIL import Image
+
+from panoptic_segformer.data.reading import check_segments, ids_present, read_picture, read_segment_colors
 
 
 @given(hnp.arrays(np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 4)))

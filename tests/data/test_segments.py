@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from panoptic_segformer.data.segments import read_segments
 from panopticapi.utils import rgb2id
 from PIL import Image
 from pycocotools import mask as rle
+
+from panoptic_segformer.data.segments import read_segments
 
 
 @pytest.fixture

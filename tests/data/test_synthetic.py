@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from panoptic_segformer.data import Categories, PanopticDatasetMapper, register_datasets, write_scenes
-from panoptic_segformer.data.synthetic import CATEGORIES, writing
 from panopticapi.utils import rgb2id
 from PIL import Image
+
+from panoptic_segformer.data import Categories, PanopticDatasetMapper, register_datasets, write_scenes
+from panoptic_segformer.data.synthetic import CATEGORIES, writing
 
 NUM_SCENES = 40
 THINGS = {category["id"] for category in CATEGORIES if category["isthing"]}

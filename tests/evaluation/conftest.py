@@ -14,10 +14,11 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
-from panoptic_segformer import add_panoptic_segformer_config
-from panoptic_segformer.data import register_datasets, write_scenes
 from panopticapi.utils import rgb2id
 from PIL import Image
+
+from panoptic_segformer import add_panoptic_segformer_config
+from panoptic_segformer.data import register_datasets, write_scenes
 
 Prediction = tuple[dict[str, Any], dict[str, Any]]
 
@@ -52,6 +53,7 @@ def register(name: str, folder: Path) -> CfgNode:
             "PANOPTIC_PNG": str(folder / "panoptic_png"),
         }
     )
+    cfg.DATASETS.TEST = (name,)
     register_datasets(cfg)
     return cfg
 

@@ -15,6 +15,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
+
 from panoptic_segformer.evaluation import build_evaluators
 
 

@@ -11,9 +11,10 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
+from pycocotools import mask as rle
+
 from panoptic_segformer.evaluation.instances import ThingPrecisionEvaluator, write_thing_annotations
 from panoptic_segformer.evaluation.truth import PanopticTruth
-from pycocotools import mask as rle
 
 
 @pytest.fixture

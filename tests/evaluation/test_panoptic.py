@@ -13,11 +13,12 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOPanopticEvaluator
-from panoptic_segformer.evaluation.panoptic import PanopticQualityEvaluator
-from panoptic_segformer.evaluation.truth import PanopticTruth
 from panopticapi.evaluation import pq_compute
 from panopticapi.utils import id2rgb
 from PIL import Image
+
+from panoptic_segformer.evaluation.panoptic import PanopticQualityEvaluator
+from panoptic_segformer.evaluation.truth import PanopticTruth
 
 
 @pytest.fixture

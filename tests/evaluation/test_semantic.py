@@ -11,11 +11,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
+from panopticapi.utils import rgb2id
+from PIL import Image
+
 from panoptic_segformer import compat
 from panoptic_segformer.evaluation.semantic import SemanticEvaluator
 from panoptic_segformer.evaluation.truth import PanopticTruth
-from panopticapi.utils import rgb2id
-from PIL import Image
 
 
 @pytest.fixture

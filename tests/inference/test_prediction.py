@@ -6,10 +6,11 @@ import os
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from panoptic_segformer.data.categories import Categories
 from panoptic_segformer.inference import prediction
 from panoptic_segformer.inference.prediction import input_files, output_files, predict_files
-from PIL import Image
 
 CATEGORIES = Categories((0,), (1,), ("person",), ("sky",), ((200, 0, 0),), ((0, 0, 200),))
 

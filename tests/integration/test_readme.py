@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
-from golden import parse_key
 from PIL import Image
 
+from golden import parse_key
 from panoptic_segformer import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +35,9 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    lines = [line.split("  #")[0].strip() for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
+    lines = [
+        line.split("  #")[0].strip() for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()
+    ]
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -132,6 +134,11 @@ def test_command_runs_as_pasted(command, checkout, demo_weights, request):
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python_code_runs_as_pasted(code, checkout, demo_weights):
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=checkout, env=environment(checkout), capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        cwd=checkout,
+        env=environment(checkout),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

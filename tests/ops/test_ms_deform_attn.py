@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operator_inputs import DEVICES, Inputs, make_inputs, output_and_gradients, require_compiled
+
 from panoptic_segformer.ops import ms_deform_attn, ms_deform_attn_reference
 
 # One rounding of the result; sums are in float32 or better, so it is the only one that counts.

@@ -7,6 +7,7 @@ import importlib
 import pytest
 import torch
 from operator_inputs import make_inputs, output_and_gradients, require_compiled
+
 from panoptic_segformer.ops import Backend, ms_deform_attn, ms_deform_attn_reference
 
 # The package exports a function of the module's own name.

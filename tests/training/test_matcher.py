@@ -35,7 +35,8 @@ def cheapest(costs: torch.Tensor) -> float:
     if queries < targets:
         costs, (queries, targets) = costs.T, (targets, queries)
     return min(
-        sum(costs[q, t].item() for t, q in enumerate(order)) for order in itertools.permutations(range(queries), targets)
+        sum(costs[q, t].item() for t, q in enumerate(order))
+        for order in itertools.permutations(range(queries), targets)
     )
 
 

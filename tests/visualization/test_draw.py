@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from panoptic_segformer.data.categories import Categories
 from panoptic_segformer.visualization import draw_panoptic, side_by_side
 from panoptic_segformer.visualization.draw import CONTOUR_OPACITY, OPACITY

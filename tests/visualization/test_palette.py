@@ -6,6 +6,7 @@ from math import dist
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from panoptic_segformer.data.categories import Categories
 from panoptic_segformer.visualization.palette import class_styles, color_of_rank, segment_colors
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+
 from panoptic_segformer.visualization.text import (
     Label,
     LegendEntry,
@@ -14,7 +16,6 @@ from panoptic_segformer.visualization.text import (
     font_of_size,
     place_labels,
 )
-from PIL import Image
 
 RED = (200, 30, 30)
 

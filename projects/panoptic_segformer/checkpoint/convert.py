@@ -1,6 +1,7 @@
 """Names of the released checkpoints to ours.
 
-The released code stands on mmdetection and torchvision's ResNet; ours on Detectron2. Tensors are equal, only names differ.
+The released code stands on mmdetection and torchvision's ResNet, ours on Detectron2. Tensors are equal,
+only names differ.
 """
 
 from __future__ import annotations

@@ -85,7 +85,8 @@ def load_with_summary(
     if len(fitting) < LEAST_SHARE * len(state_dict):
         raise ValueError(
             f"only {len(fitting)} of the checkpoint's {len(state_dict)} tensors fit this model ({len(own)} tensors): "
-            f"it belongs to another model or config. Unknown: {_examples(unknown)}; other shape: {_examples(reshaped)}. "
+            "it belongs to another model or config. "
+            f"Unknown: {_examples(unknown)}; other shape: {_examples(reshaped)}. "
             "A released Panoptic SegFormer is given as MODEL.WEIGHTS psf://FILE"
         )
     fresh = [name for name in own if name not in fitting]

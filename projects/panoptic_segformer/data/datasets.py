@@ -40,14 +40,17 @@ class PanopticPaths:
 
 
 def register_datasets(cfg: CfgNode) -> None:
-    """Register each entry of DATASETS.REGISTER: {name: {IMAGES: dir, PANOPTIC_JSON: file, PANOPTIC_PNG: dir}}.
+    """Register what DATASETS.TRAIN and TEST name of DATASETS.REGISTER.
 
-    Of the files only the categories of the json are read; the rest when the dataset is used. An entry that is
-    registered already is left as it is.
+    An entry reads {name: {IMAGES: dir, PANOPTIC_JSON: file, PANOPTIC_PNG: dir}}. Of the files only the categories
+    of the json are read; the rest when the dataset is used. An entry that is registered already is left as it is,
+    and so is one that neither list names: a base config may hold more datasets than a machine has.
     Raises: FileNotFoundError: if a json does not exist. ValueError: if an entry has other keys, if its json
         is not panoptic, or if its name stands for other paths already.
     """
     for name, entry in cfg.DATASETS.REGISTER.items():
+        if name not in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+            continue
         paths = _paths(name, entry)
         if name in DatasetCatalog.list():
             _check_same(name, paths)

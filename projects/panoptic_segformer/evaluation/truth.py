@@ -43,7 +43,7 @@ class PanopticTruth:
     def of_dataset(cls, name: str) -> PanopticTruth:
         """Return the truth of a registered dataset.
 
-        Raises: ValueError: if it is not a panoptic one or lacks areas. FileNotFoundError: if its json is missing.
+        Raises: ValueError: if it is not a panoptic one or lacks areas. FileNotFoundError: if there is no json.
         """
         metadata = MetadataCatalog.get(name)
         if metadata.get("panoptic_json") is None or metadata.get("panoptic_root") is None:
@@ -58,8 +58,8 @@ class PanopticTruth:
                 segment.setdefault("iscrowd", 0)
                 if "area" not in segment:
                     raise ValueError(
-                        f"{metadata.panoptic_json}: segment {segment['id']} of {annotation['file_name']} has no 'area', "
-                        "which panoptic quality needs: add the number of its pixels"
+                        f"{metadata.panoptic_json}: segment {segment['id']} of {annotation['file_name']} has "
+                        "no 'area', which panoptic quality needs: add the number of its pixels"
                     )
         return cls(
             Path(metadata.panoptic_json),

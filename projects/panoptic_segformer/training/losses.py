@@ -1,7 +1,6 @@
-"""Dice, and the matching costs that mirror the losses; focal and GIoU losses are torchvision's (fvcore's
-focal loss rounds to float32).
+"""Dice, and the matching costs that mirror the losses; focal and GIoU losses are torchvision's.
 
-Costs and losses run in float32 at least, whatever the network runs in.
+fvcore's focal loss would round to float32. Costs and losses run in float32 at least, whatever the network runs in.
 Shape legend: Q queries, T targets, K classes, N masks.
 """
 

@@ -47,9 +47,7 @@ class PanopticTrainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue the last run in OUTPUT_DIR if `resume`, otherwise start from MODEL.WEIGHTS."""
         # DefaultTrainer makes its own checkpointer, whose errors for unreadable files say little.
-        self.checkpointer = PanopticCheckpointer(
-            self._trainer.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
-        )
+        self.checkpointer = PanopticCheckpointer(self._trainer.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         super().resume_or_load(resume)
 
     def train(self) -> dict[str, dict[str, float]]:
