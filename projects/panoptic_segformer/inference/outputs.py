@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import box_convert
+from torchvision.ops import box_convert, clip_boxes_to_image
 
 from ..data.categories import Categories
 from .merging import MergeOptions, UpsampledMasks, merge_masks, upper_score_bounds, upsample_masks
@@ -117,10 +117,9 @@ def instance_result(candidates: Candidates, masks: UpsampledMasks, scores: Tenso
     order = scores.argsort(descending=True)
     height, width = size
     scale = candidates.boxes.new_tensor([width, height, width, height])
-    boxes = Boxes(box_convert(candidates.boxes[order], "cxcywh", "xyxy") * scale)
-    boxes.clip(size)
+    boxes = box_convert(candidates.boxes[order], "cxcywh", "xyxy") * scale
     instances = Instances(size)
-    instances.pred_boxes = boxes
+    instances.pred_boxes = Boxes(clip_boxes_to_image(boxes, size))
     instances.pred_masks = masks.inside[candidates.mask_index[order]]
     instances.pred_classes = candidates.category_ids[order]
     instances.scores = scores[order]
