@@ -7,6 +7,11 @@ RUN = $$(cat $(STAMP))
 .PHONY: demo test lint setup
 setup: $(STAMP)
 
+# A stamp whose interpreter is gone is no set-up.
+ifeq ($(shell test -x "$$(cat $(STAMP) 2>/dev/null)" || echo missing),missing)
+$(shell rm -f $(STAMP))
+endif
+
 $(STAMP): setup.py pyproject.toml $(wildcard requirements/* csrc/* csrc/*/*)
 	$(PYTHON) requirements/install.py --stamp $@
 

@@ -84,9 +84,8 @@ def main() -> None:
         [name, *(column[name] for column in columns.values())] for name in (*PARTS, "merging and the rest", "total")
     ]
     height, width = arguments.size
-    print(
-        f"{arguments.config_file}, {height}x{width}, {arguments.device}, {arguments.threads} threads, torch {torch.__version__}"
-    )
+    machine = f"{arguments.device}, {arguments.threads} threads, torch {torch.__version__}"
+    print(f"{arguments.config_file}, {height}x{width}, {machine}")
     print(f"operator: {backend(arguments.device).reason}; median seconds of {arguments.runs} runs")
     print(tabulate(rows, ["part", *columns], tablefmt="pipe", floatfmt=".2f"))
 

@@ -83,14 +83,14 @@ void dispatch_types(ScalarType value, ScalarType location, const F& run) {
   }
 }
 
-// The two neighbours that linear interpolation reads along one axis. They are
-// moved into the level, and what falls outside gets weight 0, so that reading
-// needs no branch and can't leave the level whatever the coordinate.
+// The two neighbours that linear interpolation reads along one axis. Reading
+// needs no branch and can't leave the level whatever the coordinate: where one
+// of them lies outside, both are the one inside, the second with weight 0.
 template <typename C>
 struct Neighbours {
   bool inside;    // whether the level is touched at all
   int64_t first;  // index of the first; the second is first + step
-  int64_t step;   // 0 where the level has one pixel along this axis
+  int64_t step;   // 0 where only one lies inside
   C weight[2];
   C slope[2];  // derivative of the weights by the position in pixels
 };
@@ -111,18 +111,18 @@ C10_HOST_DEVICE inline C hat_slope(C distance) {  // the right-hand one
 template <typename C>
 C10_HOST_DEVICE inline Neighbours<C> locate(C coordinate, int64_t size) {
   const C position = coordinate * size - C(0.5);
-  const C last = size > 2 ? size - 2 : 0;
+  const C last = size - 1;
   const C clamped = position < last ? position : last;
   Neighbours<C> result;
   result.inside = position >= -1 && position < size;
   // NaN compares false and becomes `last`.
   result.first = static_cast<int64_t>(clamped > 0 ? clamped : 0);
-  result.step = size > 1;
+  result.step = position >= 0 && position < last;
   const C distance = position - result.first;
   result.weight[0] = hat(distance);
   result.slope[0] = hat_slope(distance);
-  result.weight[1] = size > 1 ? hat(distance - 1) : 0;
-  result.slope[1] = size > 1 ? hat_slope(distance - 1) : 0;
+  result.weight[1] = result.step ? hat(distance - 1) : 0;
+  result.slope[1] = result.step ? hat_slope(distance - 1) : 0;
   return result;
 }
 

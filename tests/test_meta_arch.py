@@ -39,11 +39,10 @@ def run(model, *images):
 
 
 def equal_pixels(first, second) -> float:
-    """Share of pixels with the same segment; segments are compared by category and rank."""
+    """Share of pixels with the same segment: same category and same place in the order of painting."""
     (ids_a, info_a), (ids_b, info_b) = first["panoptic_seg"], second["panoptic_seg"]
-    categories_a = torch.tensor([0, *(s["category_id"] + 1 for s in info_a)])
-    categories_b = torch.tensor([0, *(s["category_id"] + 1 for s in info_b)])
-    return (categories_a[ids_a.long()] == categories_b[ids_b.long()]).float().mean().item()
+    assert [s["category_id"] for s in info_a] == [s["category_id"] for s in info_b]
+    return (ids_a == ids_b).float().mean().item()
 
 
 def test_parameter_counts_are_the_released_models(released_size_model):
@@ -116,7 +115,7 @@ def test_padded_batch_equals_the_released_encoder_and_location_decoder(golden, g
     masks = [~golden[f"eval2/mask.{level}"] for level in range(4)]
     sizes = [[(int(mask[i, :, 0].sum()), int(mask[i, 0].sum())) for mask in masks] for i in range(2)]
     levels = FeatureLevels(maps, sizes)
-    assert torch.allclose(levels.valid_ratios(), golden["eval2/tr.valid_ratios"])
+    assert torch.allclose(levels.valid_ratios, golden["eval2/tr.valid_ratios"])
     with torch.no_grad():
         memory = golden_model.encoder(levels)
         location = golden_model.location_decoder(memory, levels)
@@ -183,3 +182,47 @@ def test_class_count_that_disagrees_with_the_metadata_raises(golden, key, found)
 def test_config_without_dataset_raises(golden):
     with pytest.raises(ValueError, match="classes come from a dataset's metadata"):
         golden.build_model(DATASETS__TRAIN="()", DATASETS__TEST="()")
+
+
+def test_datasets_of_different_classes_are_refused(tiny_config, scenes_root, tmp_path):
+    content = json.loads((scenes_root / "synthetic_scenes/val/panoptic.json").read_text())
+    content["categories"].reverse()
+    for number, category in enumerate(content["categories"], start=1):
+        category["id"] = number
+    (tmp_path / "reversed.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="'synthetic_train'.*'synthetic_val'.*differ in their classes"):
+        build_model(tiny_config("DATASETS.REGISTER.synthetic_val.PANOPTIC_JSON", str(tmp_path / "reversed.json")))
+
+
+def test_synchronised_batch_norm_is_refused(golden):
+    with pytest.raises(ValueError, match="synchronised batch norm.*MODEL.RESNETS.NORM to FrozenBN"):
+        golden.build_model(MODEL__RESNETS__NORM="SyncBN")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_autocast_changes_little(golden, golden_model, training):
+    """Geometry, matching and losses stay in float32, so that half precision costs rounding alone."""
+    example = golden.example("train1a")
+    golden_model.train(training)
+    try:
+        with torch.no_grad():
+            full = golden_model([example])
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                half = golden_model([example])
+    finally:
+        golden_model.eval()
+    if training:
+        assert all(loss.dtype == torch.float32 for loss in half.values())
+        assert sum(half.values()).item() == pytest.approx(sum(full.values()).item(), rel=0.05)
+    else:
+        boxes = half[0]["instances"].pred_boxes.tensor
+        assert boxes.dtype == torch.float32
+        assert len(boxes.unique()) > 0.5 * boxes.numel()  # bfloat16 would have few distinct coordinates
+
+
+def test_half_precision_model_runs(golden, golden_model):
+    import copy
+
+    model = copy.deepcopy(golden_model).bfloat16()
+    result = run(model, golden.image("eval1"))[0]
+    assert result["instances"].scores.dtype == torch.float32

@@ -71,7 +71,7 @@ class Recorder:
     def record_levels(self, levels: FeatureLevels) -> None:
         found = self.found
         encodings = sine_position_encoding(levels)
-        padding = levels.padding()
+        padding = levels.padding
         found["tr.mask_flatten"] = torch.zeros(1, sum(h * w for h, w in levels.shapes)) if padding is None else padding
         start = 0
         for index, (level, encoding) in enumerate(zip(levels.maps, encodings, strict=True)):
@@ -84,8 +84,8 @@ class Recorder:
         parts = [(e + b[:, None, None]).flatten(2) for e, b in zip(encodings, embedding, strict=True)]
         found["tr.lvl_pos"] = torch.cat(parts, 2).transpose(1, 2)
         found["tr.spatial_shapes"] = levels.spatial_shapes
-        found["tr.valid_ratios"] = levels.valid_ratios()
-        found["tr.enc_reference_points"] = levels.reference_points()[:, :, None] * levels.valid_ratios()[:, None]
+        found["tr.valid_ratios"] = levels.valid_ratios
+        found["tr.enc_reference_points"] = levels.reference_points()[:, :, None] * levels.valid_ratios[:, None]
 
     def record_location(self, memory, levels):
         found, decoder = self.found, self.model.location_decoder

@@ -23,40 +23,38 @@ int64_t grain_size(int64_t operations_per_item) {
 }
 
 // output[0:N] = sum of the samples' weighted rows.
-template <int N, typename C, typename T>
+template <int N, typename T>
 inline void sum_samples(
     const T* value,
     int64_t stride,
-    const Sample<C>* samples,
+    const Sample<T>* samples,
     int64_t count,
     T* output) {
-  C total[N] = {};
+  T total[N] = {};
   for (int64_t i = 0; i < count; ++i) {
-    const Sample<C>& sample = samples[i];
+    const Sample<T>& sample = samples[i];
     const T* row = value + sample.position * stride;
     const T* right = row + sample.right * stride;
     const T* down = row + sample.down * stride;
     const T* opposite = down + sample.right * stride;
-    const C w0 = sample.weight[0], w1 = sample.weight[1];
-    const C w2 = sample.weight[2], w3 = sample.weight[3];
+    const T w0 = sample.weight[0], w1 = sample.weight[1];
+    const T w2 = sample.weight[2], w3 = sample.weight[3];
     for (int c = 0; c < N; ++c) {
-      total[c] += w0 * C(row[c]) + w1 * C(right[c]) + w2 * C(down[c]) +
-                  w3 * C(opposite[c]);
+      total[c] += w0 * row[c] + w1 * right[c] + w2 * down[c] + w3 * opposite[c];
     }
   }
   for (int c = 0; c < N; ++c) {
-    output[c] = T(total[c]);
+    output[c] = total[c];
   }
 }
 
-template <typename T, typename L>
-void forward(const Shape& shape, const Inputs<T, L>& in, T* output) {
-  using C = Compute<T>;
+template <typename T>
+void forward(const Shape& shape, const Inputs<T>& in, T* output) {
   const int64_t stride = shape.heads * shape.channels;
   const int64_t samples_per_head = shape.samples();
   const int64_t grain = grain_size(samples_per_head * stride);
   const auto body = [&](int64_t begin, int64_t end) {
-    std::vector<Sample<C>> samples(samples_per_head);
+    std::vector<Sample<T>> samples(samples_per_head);
     for (int64_t row = begin * shape.heads; row < end * shape.heads; ++row) {
       const int64_t image = row / (shape.queries * shape.heads);
       const T* value = in.value + image * shape.length * stride +
@@ -77,22 +75,22 @@ void forward(const Shape& shape, const Inputs<T, L>& in, T* output) {
 }
 
 // dots[k] = product of a gradient with row k, over all channels.
-template <typename C, typename T>
+template <typename T>
 inline void multiply_rows(
-    const T* grad, const T* const (&rows)[4], int64_t channels, C (&dots)[4]) {
+    const T* grad, const T* const (&rows)[4], int64_t channels, T (&dots)[4]) {
   constexpr int kLanes = 8;  // Separate sums, or it would not be vector code.
-  C lanes[4][kLanes] = {};
+  T lanes[4][kLanes] = {};
   int64_t c = 0;
   for (; c + kLanes <= channels; c += kLanes) {
     for (int k = 0; k < 4; ++k) {
       for (int i = 0; i < kLanes; ++i) {
-        lanes[k][i] += C(grad[c + i]) * C(rows[k][c + i]);
+        lanes[k][i] += grad[c + i] * rows[k][c + i];
       }
     }
   }
   for (int k = 0; k < 4; ++k) {
     for (int64_t rest = c; rest < channels; ++rest) {
-      lanes[k][0] += C(grad[rest]) * C(rows[k][rest]);
+      lanes[k][0] += grad[rest] * rows[k][rest];
     }
     dots[k] = 0;
     for (int i = 0; i < kLanes; ++i) {
@@ -101,14 +99,13 @@ inline void multiply_rows(
   }
 }
 
-template <typename T, typename L>
+template <typename T>
 void backward_points(
     const Shape& shape,
-    const Inputs<T, L>& in,
+    const Inputs<T>& in,
     const T* grad_output,
-    L* grad_locations,
-    L* grad_weights) {
-  using C = Compute<T>;
+    T* grad_locations,
+    T* grad_weights) {
   const int64_t stride = shape.heads * shape.channels;
   const int64_t samples_per_head = shape.samples();
   const int64_t grain = grain_size(samples_per_head * stride);
@@ -121,23 +118,22 @@ void backward_points(
       int64_t point = row * samples_per_head;
       for (const Level& level : shape.levels) {
         for (int64_t p = 0; p < shape.points; ++p, ++point) {
-          const auto x = locate<C>(C(in.locations[2 * point]), level.width);
-          const auto y =
-              locate<C>(C(in.locations[2 * point + 1]), level.height);
+          const auto x = locate(in.locations[2 * point], level.width);
+          const auto y = locate(in.locations[2 * point + 1], level.height);
           const int64_t first = level.start + y.first * level.width + x.first;
           const T* upper = value + first * stride;
           const T* lower = upper + y.step * level.width * stride;
           const T* rows[4] = {
               upper, upper + x.step * stride, lower, lower + x.step * stride};
-          C dots[4] = {};
+          T dots[4] = {};
           if (x.inside && y.inside) {
             multiply_rows(grad, rows, shape.channels, dots);
           }
-          const C weight = C(in.weights[point]);
+          const T weight = in.weights[point];
           const auto result = point_gradients(x, y, level, weight, dots);
-          grad_locations[2 * point] = L(result.x);
-          grad_locations[2 * point + 1] = L(result.y);
-          grad_weights[point] = L(result.weight);
+          grad_locations[2 * point] = result.x;
+          grad_locations[2 * point + 1] = result.y;
+          grad_weights[point] = result.weight;
         }
       }
     }
@@ -146,22 +142,22 @@ void backward_points(
 }
 
 // rows[...] += the samples' weights times grad[0:N].
-template <int N, typename C, typename T>
+template <int N, typename T>
 inline void scatter_samples(
     const T* grad,
     int64_t stride,
-    const Sample<C>* samples,
+    const Sample<T>* samples,
     int64_t count,
-    C* rows) {
-  C gradient[N];
+    T* rows) {
+  T gradient[N];
   for (int c = 0; c < N; ++c) {
-    gradient[c] = C(grad[c]);
+    gradient[c] = grad[c];
   }
   for (int64_t i = 0; i < count; ++i) {
-    const Sample<C>& sample = samples[i];
-    C* upper = rows + sample.position * stride;
-    C* lower = upper + sample.down * stride;
-    C* corners[4] = {
+    const Sample<T>& sample = samples[i];
+    T* upper = rows + sample.position * stride;
+    T* lower = upper + sample.down * stride;
+    T* corners[4] = {
         upper,
         upper + sample.right * stride,
         lower,
@@ -176,21 +172,20 @@ inline void scatter_samples(
 
 // One task owns one image and head: it adds in the order of the queries into
 // rows of its own, without atomics, and rounds once at the end.
-template <typename T, typename L>
+template <typename T>
 void backward_value(
     const Shape& shape,
-    const Inputs<T, L>& in,
+    const Inputs<T>& in,
     const T* grad_output,
     T* grad_value) {
-  using C = Compute<T>;
   const int64_t channels = shape.channels, stride = shape.heads * channels;
   const int64_t samples_per_head = shape.samples();
   const auto body = [&](int64_t begin, int64_t end) {
-    std::vector<Sample<C>> samples(samples_per_head);
-    std::vector<C> rows(shape.length * channels);
+    std::vector<Sample<T>> samples(samples_per_head);
+    std::vector<T> rows(shape.length * channels);
     for (int64_t owner = begin; owner < end; ++owner) {
       const int64_t image = owner / shape.heads, head = owner % shape.heads;
-      std::fill(rows.begin(), rows.end(), C(0));
+      std::fill(rows.begin(), rows.end(), T(0));
       for (int64_t query = 0; query < shape.queries; ++query) {
         const int64_t row =
             (image * shape.queries + query) * shape.heads + head;
@@ -231,8 +226,7 @@ Tensor ms_deform_attn(
       value, {shape.batch, shape.queries, shape.heads * shape.channels});
   dispatch_types(value.scalar_type(), locations.scalar_type(), [&](auto types) {
     using T = typename decltype(types)::Value;
-    using L = typename decltype(types)::Location;
-    const Inputs<T, L> inputs(values, locations, weights);
+    const Inputs<T> inputs(values, locations, weights);
     forward(shape, inputs, output.mutable_data_ptr<T>());
   });
   return output;
@@ -257,15 +251,14 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
   Tensor grad_weights = torch::stable::new_empty(weights, weights.sizes());
   dispatch_types(value.scalar_type(), locations.scalar_type(), [&](auto types) {
     using T = typename decltype(types)::Value;
-    using L = typename decltype(types)::Location;
-    const Inputs<T, L> inputs(values, locations, weights);
+    const Inputs<T> inputs(values, locations, weights);
     const T* grads = grad.const_data_ptr<T>();
     backward_points(
         shape,
         inputs,
         grads,
-        grad_locations.mutable_data_ptr<L>(),
-        grad_weights.mutable_data_ptr<L>());
+        grad_locations.mutable_data_ptr<T>(),
+        grad_weights.mutable_data_ptr<T>());
     backward_value(shape, inputs, grads, grad_value.mutable_data_ptr<T>());
   });
   return {grad_value, grad_locations, grad_weights};

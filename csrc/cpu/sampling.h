@@ -6,43 +6,43 @@
 
 namespace panoptic_segformer {
 
-// Contiguous arrays of one call, with the types of their elements.
-template <typename T, typename L>
+// Contiguous arrays of one call.
+template <typename T>
 struct Inputs {
   const T* value;
-  const L* locations;
-  const L* weights;
+  const T* locations;
+  const T* weights;
 
   Inputs(const Tensor& value, const Tensor& locations, const Tensor& weights)
       : value(value.const_data_ptr<T>()),
-        locations(locations.const_data_ptr<L>()),
-        weights(weights.const_data_ptr<L>()) {}
+        locations(locations.const_data_ptr<T>()),
+        weights(weights.const_data_ptr<T>()) {}
 };
 
 // One point of one query and head: four rows of channels and their weights,
 // attention included. Offsets count positions of the level, not elements.
-template <typename C>
+template <typename T>
 struct Sample {
   int64_t position;
   int64_t right;
   int64_t down;
-  C weight[4];
+  T weight[4];
 };
 
 // Writes the samples that touch their level and returns how many there are.
-template <typename C, typename L>
+template <typename T>
 int64_t gather_samples(
     const Shape& shape,
-    const L* locations,
-    const L* weights,
-    Sample<C>* samples) {
+    const T* locations,
+    const T* weights,
+    Sample<T>* samples) {
   int64_t count = 0;
   for (const Level& level : shape.levels) {
     for (int64_t point = 0; point < shape.points; ++point) {
-      const auto x = locate<C>(C(locations[0]), level.width);
-      const auto y = locate<C>(C(locations[1]), level.height);
-      const C weight = C(*weights);
-      Sample<C>& sample = samples[count];
+      const auto x = locate(locations[0], level.width);
+      const auto y = locate(locations[1], level.height);
+      const T weight = *weights;
+      Sample<T>& sample = samples[count];
       sample.position = level.start + y.first * level.width + x.first;
       sample.right = x.step;
       sample.down = y.step * level.width;

@@ -34,6 +34,15 @@ DeviceShape device_shape(const Shape& shape) {
   return result;
 }
 
+// What is launched reads the inputs in the device's memory; spatial_shapes alone
+// on a device brings the others here too.
+void check_on_cuda(const Tensor& value) {
+  STD_TORCH_CHECK(
+      value.is_cuda(),
+      "value, sampling_locations and attention_weights must be on a CUDA device "
+      "where spatial_shapes is on one");
+}
+
 cudaStream_t current_stream(const Tensor& tensor) {
   void* stream = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(
@@ -81,6 +90,7 @@ Tensor ms_deform_attn(
     const Tensor& attention_weights) {
   const Shape sizes = check_inputs(
       value, spatial_shapes, sampling_locations, attention_weights);
+  check_on_cuda(value);
   DeviceShape shape = device_shape(sizes);
   const torch::stable::accelerator::DeviceGuard guard(value.get_device_index());
   const Tensor values = torch::stable::contiguous(value);
@@ -120,6 +130,7 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
     const Tensor& attention_weights) {
   const Shape sizes = check_inputs(
       value, spatial_shapes, sampling_locations, attention_weights);
+  check_on_cuda(value);
   check_grad_output(grad_output, value, sizes);
   DeviceShape shape = device_shape(sizes);
   const torch::stable::accelerator::DeviceGuard guard(value.get_device_index());

@@ -92,18 +92,16 @@ def run_demo(arguments: argparse.Namespace) -> int:
     from detectron2.utils.logger import setup_logger
 
     from . import load_config
-    from .data.categories import Categories
-    from .data.datasets import register_datasets
     from .inference.prediction import input_files, load_predictor, predict_files
 
     setup_logger(name=__package__)
     files = input_files(arguments.input)
     device = [] if arguments.device == "auto" else ["MODEL.DEVICE", arguments.device]
-    cfg = load_config(arguments.config_file, [*arguments.opts, "MODEL.WEIGHTS", arguments.weights, *device])
-    register_datasets(cfg)
-    # The first one, as the model does: its classes are those of the training data.
-    categories = Categories.of_datasets((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)[:1])
-    unreadable = predict_files(load_predictor(cfg), files, arguments.output, categories)
+    # Overlays show no instances.
+    opts = ["MODEL.PANOPTIC_SEGFORMER.TEST.INSTANCE_ON", "False", *arguments.opts]
+    cfg = load_config(arguments.config_file, [*opts, "MODEL.WEIGHTS", arguments.weights, *device])
+    predictor = load_predictor(cfg)
+    unreadable = predict_files(predictor, files, arguments.output, predictor.model.categories)
     print(f"wrote {len(files) - len(unreadable)} of {len(files)} overlays to {arguments.output}")
     for file in unreadable:
         print(f"panseg demo: {file} can't be read as a picture", file=sys.stderr)

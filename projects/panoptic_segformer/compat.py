@@ -1,7 +1,6 @@
-"""Let today's setuptools and NumPy run the Detectron2 that can be had as a package.
+"""Let today's setuptools run the Detectron2 that can be had as a package.
 
-`detectron2.model_zoo` imports pkg_resources, which setuptools dropped in version 82, and `SemSegEvaluator`
-reads its truth with `np.array(..., copy=False)`, which NumPy 2 refuses.
+`detectron2.model_zoo` imports pkg_resources, which setuptools dropped in version 82.
 """
 
 from __future__ import annotations
@@ -12,10 +11,7 @@ import importlib.util
 import sys
 import types
 
-import numpy as np
-from PIL import Image
-
-__all__ = ["apply", "load_image_into_numpy_array"]
+__all__ = ["apply"]
 
 
 def apply() -> None:
@@ -37,15 +33,3 @@ def apply() -> None:
 
 def _resource_filename(package: str, resource: str) -> str:
     return str(importlib.resources.files(package).joinpath(resource))
-
-
-def load_image_into_numpy_array(filename: str, copy: bool = False, dtype: np.dtype | str | None = None) -> np.ndarray:
-    """Return a picture as an array (H, W) or (H, W, channels), for `SemSegEvaluator(sem_seg_loading_fn=...)`.
-
-    Args:
-        filename: the picture's path.
-        copy: part of Detectron2's signature; False copies only where it must, as it did before NumPy 2.
-        dtype: type of the result, the picture's own if None.
-    """
-    with Image.open(filename) as image:
-        return np.array(image, dtype=dtype) if copy else np.asarray(image, dtype=dtype)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import yaml
 from detectron2.config import CfgNode, get_cfg
 
 __all__ = ["add_panoptic_segformer_config", "load_config"]
@@ -99,7 +100,7 @@ def _add_inference_keys(node: CfgNode) -> None:
 
 
 def _add_backbone_keys(cfg: CfgNode) -> None:
-    # MODEL.BACKBONE.NAME: build_timm_backbone takes any `features_only` model of timm.
+    # MODEL.BACKBONE.NAME: build_timm_backbone takes `features_only` models of timm that accept any input size.
     node = cfg.MODEL.TIMM = CfgNode()
     node.NAME = ""
     # Weights of the bare backbone: a file, an address or package://<module>/<file in it>; "" = random.
@@ -133,20 +134,21 @@ def _add_solver_keys(cfg: CfgNode) -> None:
 
 
 def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
-    """Return the config of a yaml file with `KEY VALUE` overrides; device "auto" or a missing GPU becomes CPU.
+    """Return the config of a yaml file with `KEY VALUE` overrides.
 
-    Raises: FileNotFoundError: if there is no such file. ValueError: if a key or value does not fit.
+    MODEL.DEVICE is the GPU if there is one and the CPU otherwise, unless file or overrides say more.
+
+    Raises: FileNotFoundError: if there is no such file. ValueError: if it is no yaml, or a key or value does not fit.
     """
     path = Path(config_file)
     if not path.is_file():
         raise FileNotFoundError(f"config file {path} does not exist: give the path of a yaml file, see configs/")
     cfg = get_cfg()
     add_panoptic_segformer_config(cfg)
-    # The default for machines with and without a GPU; yaml files and overrides may say otherwise.
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        cfg.merge_from_file(str(path))
+        cfg.merge_from_file(str(path), allow_unsafe=False)  # yaml that would run code is refused
         cfg.merge_from_list(list(opts))
-    except (KeyError, AssertionError, ValueError) as error:
+    except (KeyError, AssertionError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"config {path} with overrides {list(opts)} is not valid: {error}") from error
     return cfg

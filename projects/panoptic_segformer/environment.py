@@ -19,10 +19,10 @@ __all__ = ["Fact", "collect_facts"]
 LIBRARIES = {
     "torch": "pip install 'torch>=2.11' torchvision",
     "torchvision": "pip install torchvision",
-    "detectron2": ("pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2@02b5c4e'"),
+    "detectron2": "pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2@02b5c4e'",
     "panopticapi": "pip install --no-deps panopticapi-lite==0.2.0",
     "timm": "pip install 'timm>=1.0'",
-    "numpy": "pip install 'numpy>=2'",
+    "numpy": "pip install 'numpy>=1.26'",
     "scipy": "pip install scipy",
     "PIL": "pip install pillow",
 }
@@ -89,9 +89,11 @@ def _cuda_facts(torch: ModuleType) -> Iterator[Fact]:
 
 def _operator_fact() -> Fact:
     try:
+        import torch
+
         from .ops import backend
 
-        chosen = backend()
+        chosen = backend("cuda" if torch.cuda.is_available() else "cpu")
     except Exception as error:  # Without torch, or with a broken one, there is no operator at all.
         return Fact("operator", f"not usable: {_first_line(error)}", "mend torch first, see above")
     return Fact("operator", f"{chosen.name}: {chosen.reason}", chosen.remedy or "")

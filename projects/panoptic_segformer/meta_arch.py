@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import MetadataCatalog
+from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from torch import Tensor, nn
 
@@ -21,7 +21,7 @@ from .checkpoint.loading import load_with_summary
 from .data.categories import Categories
 from .data.datasets import register_datasets
 from .inference.merging import MergeOptions
-from .inference.outputs import Candidates, picture_results
+from .inference.outputs import Candidates, Outputs, picture_results
 from .modeling.encoder import Encoder
 from .modeling.levels import FeatureLevels, pad_levels
 from .modeling.location_decoder import LocationDecoder, LocationOutput
@@ -42,12 +42,12 @@ class InferenceOptions:
     Attributes:
         num_thing_candidates: (query, class) pairs of things that enter merging, best first.
         merging: thresholds of merging.
-        outputs: whether panoptic_seg, instances and sem_seg are computed.
+        outputs: which results are computed.
     """
 
     num_thing_candidates: int
     merging: MergeOptions
-    outputs: tuple[bool, bool, bool]
+    outputs: Outputs
 
 
 @META_ARCH_REGISTRY.register()
@@ -76,6 +76,11 @@ class PanopticSegFormer(nn.Module):
             raise ValueError(
                 f"backbone {type(backbone).__name__} takes only multiples of {backbone.size_divisibility} pixels; "
                 "this model feeds pictures unpadded, use a backbone without that limit"
+            )
+        if any(isinstance(module, nn.SyncBatchNorm | NaiveSyncBatchNorm) for module in backbone.modules()):
+            raise ValueError(
+                "the backbone has synchronised batch norm, which needs one call per batch on every rank; here it is "
+                "called once per picture size. Set MODEL.RESNETS.NORM to FrozenBN, as the released recipe does"
             )
         self.backbone = backbone
         self.in_features = list(in_features)
@@ -171,7 +176,8 @@ class PanopticSegFormer(nn.Module):
         """Return the neck's levels of normalised images (3, H, W) of any sizes, finest first.
 
         Pictures of one size run as one batch. Backbone and neck never see padding: it starts where the levels of
-        different sizes are put together, so a picture's result does not depend on the others in its batch.
+        different sizes are put together, so a picture's result does not depend on the others in its batch. The
+        price is one call of the backbone per size.
         """
         positions: dict[torch.Size, list[int]] = {}
         for position, image in enumerate(images):
@@ -195,7 +201,8 @@ class PanopticSegFormer(nn.Module):
         Masks are decoded picture by picture, each from its own tokens: padding takes no part in their attention.
         """
         counts = SegmentCounts.of(targets, location.queries.shape[1])
-        losses, selected = self.criterion.location_losses(location, targets, counts)
+        with self._without_autocast():
+            losses, selected = self.criterion.location_losses(location, targets, counts)
         thing_masks, stuff_logits, stuff_masks = [], [], []
         for picture, match in enumerate(selected):
             tokens, sizes = self._mask_tokens(memory, levels, picture)
@@ -204,8 +211,13 @@ class PanopticSegFormer(nn.Module):
             logits, masks = self.stuff_mask_decoder(tokens, sizes)
             stuff_logits.append(logits)
             stuff_masks.append(masks)
-        losses |= self.criterion.thing_mask_losses(thing_masks, location, selected, targets, counts)
-        return losses | self.criterion.stuff_losses(stuff_logits, stuff_masks, targets, counts)
+        with self._without_autocast():
+            losses |= self.criterion.thing_mask_losses(thing_masks, location, selected, targets, counts)
+            return losses | self.criterion.stuff_losses(stuff_logits, stuff_masks, targets, counts)
+
+    def _without_autocast(self) -> torch.autocast:
+        """Matching and losses are taken in full precision: masks are unbounded, and sums over them overflow half."""
+        return torch.autocast(self.device.type, enabled=False)
 
     def collect_candidates(
         self, memory: Tensor, levels: FeatureLevels, location: LocationOutput, picture: int
@@ -218,7 +230,7 @@ class PanopticSegFormer(nn.Module):
             location: the location decoder's output.
             picture: index in the batch.
         """
-        probs = location.class_logits[-1][picture].sigmoid()
+        probs = at_least_float32(location.class_logits[-1][picture]).sigmoid()
         num_classes = probs.shape[1]
         number = min(self.inference_options.num_thing_candidates, probs.numel())
         thing_probs, pairs = probs.flatten().topk(number)
@@ -228,15 +240,15 @@ class PanopticSegFormer(nn.Module):
         tokens, sizes = self._mask_tokens(memory, levels, picture)
         thing_masks = self.thing_mask_decoder(location.queries[picture, queries][None], tokens, sizes)[-1][0]
         stuff_logits, stuff_masks = self.stuff_mask_decoder(tokens, sizes)
-        stuff_probs = stuff_logits[-1][0].sigmoid()
+        stuff_probs = at_least_float32(stuff_logits[-1][0]).sigmoid()
         stuff_labels = torch.arange(len(stuff_probs), device=self.device)
         return Candidates(
             masks=at_least_float32(torch.cat([thing_masks, stuff_masks[-1][0]])),
             mask_index=torch.cat([mask_index, len(queries) + stuff_labels]),
-            class_probs=at_least_float32(torch.cat([thing_probs, stuff_probs])),
+            class_probs=torch.cat([thing_probs, stuff_probs]),
             category_ids=self.category_ids[torch.cat([thing_labels, num_classes + stuff_labels])],
             is_thing=torch.arange(number + len(stuff_probs), device=self.device) < number,
-            boxes=at_least_float32(location.boxes[-1][picture, pair_queries]),
+            boxes=location.boxes[-1][picture, pair_queries],
         )
 
     def _mask_tokens(self, memory: Tensor, levels: FeatureLevels, picture: int) -> tuple[Tensor, list[tuple[int, int]]]:
@@ -252,12 +264,12 @@ class PanopticSegFormer(nn.Module):
 
 
 def _categories(cfg: CfgNode) -> Categories:
-    """Return the classes of the config's first dataset, checked against the class counts of the config."""
+    """Return the classes that the config's datasets share, checked against the class counts of the config."""
     register_datasets(cfg)
-    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     if not names:
         raise ValueError("DATASETS.TRAIN and DATASETS.TEST are empty: the classes come from a dataset's metadata")
-    categories = Categories.from_metadata(MetadataCatalog.get(names[0]))
+    categories = Categories.of_datasets(names)
     node = cfg.MODEL.PANOPTIC_SEGFORMER
     for key, given, found in (
         ("NUM_THING_CLASSES", node.NUM_THING_CLASSES, categories.num_things),
@@ -301,5 +313,5 @@ def _inference_options(node: CfgNode) -> InferenceOptions:
         class_exponent=node.MERGING.CLASS_EXPONENT,
         mask_exponent=node.MERGING.MASK_EXPONENT,
     )
-    outputs = (node.TEST.PANOPTIC_ON, node.TEST.INSTANCE_ON, node.TEST.SEMANTIC_ON)
+    outputs = Outputs(node.TEST.PANOPTIC_ON, node.TEST.INSTANCE_ON, node.TEST.SEMANTIC_ON)
     return InferenceOptions(node.MERGING.NUM_THING_CANDIDATES, merging, outputs)

@@ -17,16 +17,16 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_setup
 from panopticapi.utils import rgb2id
-from PIL import Image
 
 from .data.categories import Categories
 from .data.datasets import register_datasets
 from .data.reading import read_picture, read_segment_colors
 from .data.synthetic import write_scenes
-from .inference.prediction import load_predictor
+from .inference.prediction import load_predictor, write_picture
 from .registration import load_config
 from .training.trainer import PanopticTrainer
 from .visualization import draw_panoptic, side_by_side
+from .writing import whole_file
 
 __all__ = ["run_quickstart"]
 
@@ -65,8 +65,9 @@ def run_quickstart(config_file: str | Path, output_dir: str | Path) -> dict[str,
     final = cfg.clone()
     final.defrost()
     final.MODEL.WEIGHTS = str(training_dir / "model_final.pth")
+    final.MODEL.PANOPTIC_SEGFORMER.TEST.INSTANCE_ON = False
     picture = _draw_examples(final)
-    _write_picture(picture, output_dir / "panoptic.png")
+    write_picture(picture, output_dir / "panoptic.png")
     return metrics
 
 
@@ -95,14 +96,7 @@ def _draw_row(record: dict[str, Any], predictor: Any, categories: Categories) ->
 
 
 def _write_json(content: dict[str, float], path: Path) -> None:
-    partial = path.with_name(f".{path.name}.partial")
     # Measures of classes or sizes that do not occur are NaN, which json has no word for.
     finite = {key: value if math.isfinite(value) else None for key, value in content.items()}
-    partial.write_text(json.dumps(finite, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-
-
-def _write_picture(picture: np.ndarray, path: Path) -> None:
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    Image.fromarray(picture).save(partial)
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(finite, sort_keys=True) + "\n", encoding="utf-8")

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
@@ -38,6 +39,23 @@ def test_other_class_count_keeps_the_rest_and_says_so(model, caplog):
     assert all(name.startswith(CLASS_HEADS) for name in incompatible.missing_keys)
     assert "4 tensors keep their initial values: location_decoder (4)" in caplog.text
     assert "4 of them have another shape" in caplog.text
+
+
+def test_other_model_of_the_same_names_is_refused(tiny_config, tmp_path):
+    """Detectron2's checkpointer takes tensors of another shape away before the model sees them."""
+    narrow = build_model(tiny_config())
+    torch.save({"model": narrow.state_dict()}, tmp_path / "narrow.pth")
+    wide = build_model(tiny_config("MODEL.PANOPTIC_SEGFORMER.EMBED_DIM", "64"))
+    with pytest.raises(ValueError, match="another model or config"):
+        DetectionCheckpointer(wide).load(str(tmp_path / "narrow.pth"))
+
+
+def test_backbone_alone_is_accepted(model, tmp_path, caplog):
+    backbone = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("backbone.")}
+    torch.save({"model": backbone}, tmp_path / "backbone.pth")
+    with caplog.at_level(logging.WARNING):
+        DetectionCheckpointer(model).load(str(tmp_path / "backbone.pth"))
+    assert "tensors keep their initial values: neck" in caplog.text
 
 
 def test_checkpoint_of_which_under_half_fits_is_refused(model, tmp_path):

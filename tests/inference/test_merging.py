@@ -31,7 +31,7 @@ def merge_slowly(inside, scores, is_thing):
         area = inside[index].sum()
         taken = (inside[index] & (result > 0)).sum()
         limit = OPTIONS.thing_overlap_threshold if is_thing[index] else OPTIONS.stuff_overlap_threshold
-        if area == 0 or np.float32(taken / area) > np.float32(limit):
+        if area == taken or np.float32(taken / area) > np.float32(limit):
             continue
         kept.append(index)
         result[inside[index] & (result == 0)] = len(kept)
@@ -45,8 +45,9 @@ def test_merge_equals_the_plain_loop(data, number, height, width):
     steps = data.draw(st.permutations(range(12)))[:number]  # distinct: equal scores have no order
     scores = np.array([step / 12 for step in steps], np.float32)
     is_thing = data.draw(npst.arrays(bool, number))
+    order = torch.arange(number).flip(0)  # masks may lie in any order
     segment_ids, kept, areas = merge_masks(
-        torch.from_numpy(inside), torch.from_numpy(scores), torch.from_numpy(is_thing), OPTIONS
+        torch.from_numpy(inside)[order], order, torch.from_numpy(scores), torch.from_numpy(is_thing), OPTIONS
     )
     expected_ids, expected_kept = merge_slowly(inside, scores, is_thing)
     assert segment_ids.dtype == torch.int32
@@ -86,7 +87,8 @@ def test_upsampling_in_chunks_changes_nothing(monkeypatch):
 
 def test_no_masks_give_an_empty_map():
     upsampled = upsample_masks(torch.zeros(0, 3, 3), (4, 5), 0.5)
-    segment_ids, kept, areas = merge_masks(upsampled.inside, torch.zeros(0), torch.zeros(0, dtype=torch.bool), OPTIONS)
+    nothing = torch.zeros(0, dtype=torch.int64)
+    segment_ids, kept, areas = merge_masks(upsampled.inside, nothing, nothing.float(), nothing.bool(), OPTIONS)
     assert segment_ids.shape == (4, 5)
     assert not segment_ids.any()
     assert len(kept) == len(areas) == 0

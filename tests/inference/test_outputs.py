@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from panoptic_segformer.data.categories import Categories
 from panoptic_segformer.inference.merging import MergeOptions
-from panoptic_segformer.inference.outputs import Candidates, picture_results, semantic_result
+from panoptic_segformer.inference.outputs import Candidates, Outputs, picture_results, semantic_result
 
 OPTIONS = MergeOptions(0.5, 0.25, 0.4, 0.2, 1.0, 2.0)
 SIZE = (8, 8)
@@ -38,7 +40,7 @@ def candidates() -> Candidates:
 
 
 def test_panoptic_result_keeps_the_better_of_two_classes(candidates):
-    segment_ids, segments_info = picture_results(candidates, SIZE, CATEGORIES, OPTIONS, (True, False, False))[
+    segment_ids, segments_info = picture_results(candidates, SIZE, CATEGORIES, OPTIONS, Outputs(True, False, False))[
         "panoptic_seg"
     ]
     assert [s["category_id"] for s in segments_info] == [0, 1]
@@ -50,7 +52,7 @@ def test_panoptic_result_keeps_the_better_of_two_classes(candidates):
 
 
 def test_instances_hold_all_things_with_boxes_in_pixels(candidates):
-    instances = picture_results(candidates, SIZE, CATEGORIES, OPTIONS, (False, True, False))["instances"]
+    instances = picture_results(candidates, SIZE, CATEGORIES, OPTIONS, Outputs(False, True, False))["instances"]
     assert instances.pred_classes.tolist() == [0, 3, 3]
     assert instances.pred_boxes.tensor[0].tolist() == [0, 0, 4, 8]
     assert instances.pred_boxes.tensor[2].max() == 8  # clipped to the picture
@@ -59,12 +61,22 @@ def test_instances_hold_all_things_with_boxes_in_pixels(candidates):
 
 
 def test_semantic_result_takes_the_best_candidate_of_each_class(candidates):
-    scores = semantic_result(candidates, SIZE, 4)
+    scores = semantic_result(candidates, SIZE, CATEGORIES)
     assert scores.shape == (4, *SIZE)
     assert scores[0, 0, 0] == pytest.approx(0.9)
     assert scores[3, 0, 0] == pytest.approx(0.4)
     assert scores[1, 0, 7] == pytest.approx(0.7 * 0.9)
     assert scores[2].count_nonzero() == 0
+
+
+def test_semantic_result_of_the_separated_form_has_things_in_channel_0(candidates):
+    separated = dataclasses.replace(CATEGORIES, thing_ids=(0, 1), stuff_ids=(1,))
+    ids = torch.tensor([0, 1, 1, 1])
+    scores = semantic_result(dataclasses.replace(candidates, category_ids=ids), SIZE, separated)
+    assert scores.shape == (2, *SIZE)
+    assert scores[0, 0, 0] == pytest.approx(0.9)
+    assert scores[1, 0, 0] == 0
+    assert scores[1, 0, 7] == pytest.approx(0.7 * 0.9)
 
 
 def test_no_survivor_gives_void(candidates):
@@ -76,6 +88,8 @@ def test_no_survivor_gives_void(candidates):
         candidates.is_thing,
         candidates.boxes,
     )
-    segment_ids, segments_info = picture_results(weak, SIZE, CATEGORIES, OPTIONS, (True, True, False))["panoptic_seg"]
+    segment_ids, segments_info = picture_results(weak, SIZE, CATEGORIES, OPTIONS, Outputs(True, True, False))[
+        "panoptic_seg"
+    ]
     assert segments_info == []
     assert not segment_ids.any()

@@ -99,6 +99,13 @@ def test_readme_has_commands():
     assert {"make demo", "make test"} <= set(commands())
 
 
+def test_readme_is_complete():
+    assert not re.findall(r"^[A-Z_]+$", README, flags=re.MULTILINE)
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
 def test_set_up_commands_name_real_targets():
     makefile = (ROOT / "Makefile").read_text()
     for command in commands():

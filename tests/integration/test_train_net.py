@@ -10,6 +10,8 @@ import pytest
 import torch
 from detectron2.engine import default_argument_parser
 
+from panoptic_segformer import load_config
+from panoptic_segformer.training.trainer import PanopticTrainer
 from tiny import tiny_overrides
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,11 +54,21 @@ def test_training_resumes_and_evaluates(train_net, tmp_path):
     assert evaluated["panoptic_seg"]["PQ"] == pytest.approx(results["panoptic_seg"]["PQ"])
 
 
-def test_missing_config_is_named(train_net, tiny_config):
-    from panoptic_segformer import load_config
-
+def test_missing_config_is_named():
     with pytest.raises(FileNotFoundError, match="no/such.yaml does not exist"):
         load_config("no/such.yaml")
+
+
+def test_batch_that_does_not_divide_is_explained(tiny_config):
+    with pytest.raises(ValueError, match="IMS_PER_BATCH is 2, which 8 GPUs.*REFERENCE_WORLD_SIZE to 0"):
+        PanopticTrainer(tiny_config("SOLVER.REFERENCE_WORLD_SIZE", "8"))
+
+
+def test_yaml_that_runs_code_is_refused(tmp_path):
+    path = tmp_path / "malicious.yaml"
+    path.write_text("MODEL:\n  WEIGHTS: !!python/object/apply:os.getcwd []\n")
+    with pytest.raises(ValueError, match="malicious.yaml .* is not valid"):
+        load_config(path)
 
 
 def test_unknown_key_is_named(tiny_config):

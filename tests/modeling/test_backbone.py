@@ -75,3 +75,10 @@ def test_layers_up_to_the_stride_are_frozen(name, frozen, learning):
     for prefix in learning:
         assert any(n.startswith(prefix) for n in parameters)
         assert all(grad for n, grad in parameters.items() if n.startswith(prefix)), prefix
+
+
+def test_channels_last_features_come_channels_first():
+    backbone = TimmBackbone("swin_tiny_patch4_window7_224", [8, 16, 32])
+    features = backbone(torch.zeros(1, 3, 224, 224))
+    shapes = backbone.output_shape()
+    assert {name: feature.shape[1] for name, feature in features.items()} == {n: s.channels for n, s in shapes.items()}

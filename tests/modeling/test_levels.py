@@ -22,8 +22,8 @@ def picture(level_sizes, value: float) -> list[torch.Tensor]:
 def test_each_picture_keeps_its_own_tokens(first, second):
     levels = pad_levels([picture(first, 1.0), picture(second, 2.0)])
     assert levels.sizes == [first, second]
-    assert levels.has_padding == (first != second)
-    padding = levels.padding()
+    padding = levels.padding
+    assert (padding is not None) == (first != second)
     for index, own in enumerate([first, second]):
         area = sum(height * width for height, width in own)
         tokens = levels.picture_tokens(levels.tokens(), index, 2)
@@ -47,6 +47,6 @@ def test_positions_and_references_are_those_of_the_picture_alone(first, second):
     assert torch.equal(own, alone.reference_points())
     # A point of the picture lies at the same cell of the level, whatever the padding.
     shapes = torch.tensor(both.shapes).flip(-1)
-    cells = own[0, :, None] * both.valid_ratios()[0] * shapes
+    cells = own[0, :, None] * both.valid_ratios[0] * shapes
     cells_alone = own[0, :, None] * torch.tensor(alone.shapes).flip(-1)
     assert torch.allclose(cells, cells_alone, atol=1e-5)

@@ -22,15 +22,42 @@ def test_slow_parameters_learn_a_tenth_as_fast(tiny_config):
     assert all(group["weight_decay"] == 1e-4 for group in optimizer.param_groups)
 
 
-def test_all_gradients_are_clipped_together(tiny_config):
-    cfg = tiny_config("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.5")
+def train_two_steps(cfg, scaler) -> list[torch.Tensor]:
+    """Two steps whose gradients differ in size: without clipping before them, Adam would move otherwise."""
+    torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     optimizer = build_optimizer(cfg, model)
-    for parameter in model.parameters():
-        parameter.grad = torch.full_like(parameter, 3.0)
-    optimizer.step()
-    norm = sum(parameter.grad.square().sum() for parameter in model.parameters()).sqrt()
-    assert norm.item() == pytest.approx(0.5, rel=1e-4)
+    for size in (300.0, 3.0):
+        optimizer.zero_grad()
+        loss = size * model(torch.ones(1, 2)).square().sum()
+        (scaler.scale(loss) if scaler else loss).backward()
+        if scaler:
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            optimizer.step()
+    return [parameter.detach() for parameter in model.parameters()]
+
+
+def test_all_gradients_are_clipped_together_before_the_step(tiny_config):
+    cfg = tiny_config("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.5")
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    reference = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=1e-4)
+    for size in (300.0, 3.0):
+        reference.zero_grad()
+        (size * model(torch.ones(1, 2)).square().sum()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        reference.step()
+    for actual, expected in zip(train_two_steps(cfg, None), model.parameters(), strict=True):
+        assert torch.allclose(actual, expected, atol=1e-7)
+
+
+def test_scaled_gradients_are_clipped_after_the_scale_is_undone(tiny_config):
+    cfg = tiny_config("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.5")
+    scaler = torch.amp.GradScaler("cpu", init_scale=65536.0)
+    for scaled, plain in zip(train_two_steps(cfg, scaler), train_two_steps(cfg, None), strict=True):
+        assert torch.allclose(scaled, plain, atol=1e-7)
 
 
 def test_other_kinds_of_clipping_are_refused(tiny_config):

@@ -10,15 +10,14 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
-import os
-import tempfile
 from pathlib import Path
 
 import torch
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler, get_cache_dir
 
-from .convert import convert_released, is_released
+from ..writing import whole_file
+from .convert import RULES, convert_released, is_released
 from .loading import read_checkpoint
 
 __all__ = ["PackageFileHandler", "ReleasedCheckpointHandler"]
@@ -40,8 +39,10 @@ class ReleasedCheckpointHandler(PathHandler):
 
         Raises: FileNotFoundError: if there is no such file. ValueError: if it is unreadable or of another model.
         """
-        inner = path[len("psf://") :] if path.startswith("psf://") else path[len("psf:") :]
-        source = Path(PathManager.get_local_path(inner, force=force))
+        source = Path(PathManager.get_local_path(self._inner(path), force=force))
+        target = self._target(source)
+        if target.is_file():
+            return str(target)
         content = read_checkpoint(source)
         state_dict = content.get("state_dict", content)
         if not isinstance(state_dict, dict) or not is_released(state_dict):
@@ -49,17 +50,29 @@ class ReleasedCheckpointHandler(PathHandler):
                 f"{source} is not a released Panoptic SegFormer: its state dict lacks bbox_head.stuff_query and "
                 "bbox_head.transformer.level_embeds; give other checkpoints as MODEL.WEIGHTS without psf://"
             )
-        stat = source.stat()
-        key = f"{source.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
-        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-        target = Path(get_cache_dir()) / "panoptic_segformer" / f"{source.stem}-{digest}.pth"
-        if not target.is_file():
-            _save_whole({"model": convert_released(state_dict)}, target)
-            logger.info("converted released checkpoint %s (%d tensors)", source, len(state_dict))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(target) as partial:
+            torch.save({"model": convert_released(state_dict)}, partial)
+        logger.info("converted released checkpoint %s (%d tensors)", source, len(state_dict))
         return str(target)
 
     def _isfile(self, path: str, **kwargs: object) -> bool:
-        return PathManager.isfile(path[len("psf://") :])
+        return PathManager.isfile(self._inner(path))
+
+    @staticmethod
+    def _inner(path: str) -> str:
+        """Return the address behind the prefix; "psf:/x" is what is left of "psf:///x"."""
+        return path[len("psf://") :] if path.startswith("psf://") else path[len("psf:") :]
+
+    @staticmethod
+    def _target(source: Path) -> Path:
+        """Return where the conversion of a file lies: another place when the file or the rules change."""
+        if not source.is_file():
+            raise FileNotFoundError(f"checkpoint {source} does not exist: check MODEL.WEIGHTS")
+        stat = source.stat()
+        key = f"{source.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{RULES}"
+        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+        return Path(get_cache_dir()) / "panoptic_segformer" / f"{source.stem}-{digest}.pth"
 
 
 class PackageFileHandler(PathHandler):
@@ -85,18 +98,6 @@ class PackageFileHandler(PathHandler):
         if not file.is_file():
             raise FileNotFoundError(f"{path}: package {module} has no file {name}")
         return str(file)
-
-
-def _save_whole(content: dict[str, object], target: Path) -> None:
-    """Save under a temporary name first: a file that stands at the target is complete."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
-    os.close(handle)
-    try:
-        torch.save(content, temporary)
-        os.replace(temporary, target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 for _handler in (ReleasedCheckpointHandler(), PackageFileHandler()):

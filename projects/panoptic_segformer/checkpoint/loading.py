@@ -16,12 +16,14 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
-__all__ = ["PanopticCheckpointer", "load_with_summary", "read_checkpoint"]
+__all__ = ["PanopticCheckpointer", "load_with_summary", "read_checkpoint", "read_own_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
-# Smallest share of a checkpoint's tensors that must fit the model.
+# Smallest share of a checkpoint's tensors that must fit the model, and of the model's that a checkpoint must fill.
 LEAST_SHARE = 0.5
+# A file with this module alone is a pretrained backbone, which fills no other.
+BACKBONE = "backbone"
 
 
 def read_checkpoint(path: str | Path) -> dict[str, object]:
@@ -45,17 +47,25 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
     return dict(content)
 
 
+def read_own_checkpoint(path: str | Path) -> dict[str, object]:
+    """Return the content of a checkpoint in Detectron2's form.
+
+    Raises: as `read_checkpoint`, and ValueError: if it has the released code's form.
+    """
+    content = read_checkpoint(path)
+    if "model" not in content and "state_dict" in content:
+        raise ValueError(
+            f"checkpoint {path} has the released code's form: give it as MODEL.WEIGHTS psf://{path}, "
+            "which converts it while loading"
+        )
+    return content
+
+
 class PanopticCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer with clear errors for unreadable files."""
 
     def _torch_load(self, f: str) -> dict[str, object]:
-        content = read_checkpoint(f)
-        if "model" not in content and "state_dict" in content:
-            raise ValueError(
-                f"checkpoint {f} has the released code's form: give it as MODEL.WEIGHTS psf://{f}, "
-                "which converts it while loading"
-            )
-        return content
+        return read_own_checkpoint(f)
 
 
 def load_with_summary(
@@ -74,7 +84,8 @@ def load_with_summary(
         strict: torch's meaning, every name must fit.
         assign: torch's meaning, take the tensors instead of copying them.
     Returns: what `load` returns: names that are missing in the state dict, and names that the model lacks.
-    Raises: ValueError: if under half of the tensors fit the model.
+    Raises: ValueError: if under half of the checkpoint's tensors fit the model, or they fill under half of what is
+        behind the backbone (of the backbone, for a file that has nothing else).
     """
     if strict:
         return load(state_dict, strict, assign)
@@ -82,7 +93,12 @@ def load_with_summary(
     fitting = {name: tensor for name, tensor in state_dict.items() if own.get(name) == tuple(tensor.shape)}
     reshaped = [name for name in state_dict if name in own and name not in fitting]
     unknown = [name for name in state_dict if name not in own]
-    if len(fitting) < LEAST_SHARE * len(state_dict):
+    # Detectron2's checkpointer has taken tensors of another shape away already, so the model's side counts as well:
+    # what is behind the backbone, or the backbone where the file has nothing else.
+    is_backbone = all(map(_of_backbone, state_dict))
+    expected = [name for name in own if _of_backbone(name) == is_backbone]
+    filled = sum(name in fitting for name in expected)
+    if len(fitting) < LEAST_SHARE * len(state_dict) or filled < LEAST_SHARE * len(expected):
         raise ValueError(
             f"only {len(fitting)} of the checkpoint's {len(state_dict)} tensors fit this model ({len(own)} tensors): "
             "it belongs to another model or config. "
@@ -109,6 +125,14 @@ def _examples(names: list[str]) -> str:
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown or "none"
 
 
+def _module(name: str) -> str:
+    return name.split(".")[0]
+
+
+def _of_backbone(name: str) -> bool:
+    return _module(name) == BACKBONE
+
+
 def _by_module(names: list[str]) -> str:
-    counts = Counter(name.split(".")[0] for name in names)
+    counts = Counter(map(_module, names))
     return ", ".join(f"{module} ({number})" for module, number in counts.items())

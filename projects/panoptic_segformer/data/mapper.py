@@ -86,7 +86,9 @@ class PanopticDatasetMapper:
         example = {key: value for key, value in dataset_dict.items() if key not in _TRUTH_KEYS}
         image = read_picture(dataset_dict["file_name"], self.image_format)
         detection_utils.check_image_size(example, image)
-        colors, segments = read_segments(dataset_dict, image.shape[:2]) if self.is_train else (None, [])
+        colors, segments = None, []
+        if self.is_train:
+            colors, segments = read_segments(dataset_dict, image.shape[:2], self.thing_labels)
 
         augmented = T.AugInput(image, sem_seg=colors)
         self.augmentations(augmented)

@@ -10,12 +10,15 @@ import colorsys
 import itertools
 import json
 import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.data import detection_utils
 from panopticapi.utils import rgb2id
+from PIL import Image
 
 __all__ = [
     "VOID",
@@ -39,7 +42,8 @@ _GOLDEN_RATIO = 0.618034
 def read_panoptic_json(path: str | Path) -> dict[str, Any]:
     """Return the content of a json in COCO-panoptic form, its categories checked and sorted by id.
 
-    Raises: FileNotFoundError: if it does not exist. ValueError: if it is not json or not panoptic (says why).
+    Raises: FileNotFoundError: if it does not exist. ValueError: if it is not json, not panoptic, or contradicts
+        itself (says why).
     """
     try:
         content = json.loads(_read_text(path))
@@ -53,6 +57,15 @@ def read_panoptic_json(path: str | Path) -> dict[str, Any]:
     for annotation in content["annotations"]:
         where = f"'segments_info' of {annotation['file_name']} in {path}"
         _check_entries(annotation["segments_info"], ("id", "category_id"), where)
+        if repeated := _repeated(segment["id"] for segment in annotation["segments_info"]):
+            raise ValueError(
+                f"{where} lists segment ids more than once: {_some(repeated)}; every segment needs its own id"
+            )
+    if repeated := _repeated(annotation["image_id"] for annotation in content["annotations"]):
+        raise ValueError(
+            f"{path} annotates {len(repeated)} pictures more than once, ids {_some(repeated)}: "
+            "keep one annotation of each picture"
+        )
     content["categories"] = _checked_categories(content["categories"], path)
     return content
 
@@ -87,7 +100,8 @@ def read_picture(path: str | Path, image_format: str) -> np.ndarray:
         return detection_utils.read_image(str(path), format=image_format)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"picture {path} does not exist: restore it or remove its entry") from error
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all of these on damaged files.
+    # Pillow raises all of these on damaged files, the last one on pictures of extreme size.
+    except (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
             f"picture {path} cannot be read ({error}): replace the file or remove it from the data"
         ) from error
@@ -140,7 +154,11 @@ def check_segments(path: str | Path, colors: np.ndarray, segment_ids: set[int]) 
         )
 
 
-def _some(ids: list[int], limit: int = 8) -> str:
+def _repeated(ids: Iterable[Any]) -> list[Any]:
+    return [id_ for id_, count in Counter(ids).items() if count > 1]
+
+
+def _some(ids: list[Any], limit: int = 8) -> str:
     return ", ".join(map(str, ids[:limit])) + (", ..." if len(ids) > limit else "") if ids else "none"
 
 
@@ -171,7 +189,22 @@ def _checked_categories(categories: list[Any], path: str | Path) -> list[dict[st
         if first["id"] == second["id"]:
             both = f"{first['name']!r} and {second['name']!r}"
             raise ValueError(f"{path} gives category id {first['id']} to {both}: every category needs its own id")
-    return [{**category, "color": category.get("color") or _color(index)} for index, category in enumerate(ordered)]
+    colored = [{**category, "color": category.get("color") or _color(index)} for index, category in enumerate(ordered)]
+    for category in colored:
+        if not _is_color(category["color"]):
+            raise ValueError(
+                f"{path} gives category {category['name']!r} the color {category['color']!r}: expected three "
+                "integers from 0 to 255, or no color"
+            )
+    return colored
+
+
+def _is_color(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(isinstance(part, int) and 0 <= part <= 255 for part in value)
+    )
 
 
 def _color(index: int) -> list[int]:

@@ -8,6 +8,7 @@ Shape legend: H, W picture size.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,16 +35,20 @@ class Segment(NamedTuple):
     isthing: bool
 
 
-def read_segments(dataset_dict: dict[str, Any], size: tuple[int, int]) -> tuple[np.ndarray, list[Segment]]:
+def read_segments(
+    dataset_dict: dict[str, Any], size: tuple[int, int], thing_ids: Container[int]
+) -> tuple[np.ndarray, list[Segment]]:
     """Return the segment colours (H, W, 3) uint8 of a picture (id = R + 256 G + 65536 B) and its segments.
 
     Args:
         dataset_dict: Detectron2's dict of the picture.
         size: (height, width) of the picture.
+        thing_ids: contiguous ids of the thing classes, for segments that do not say whether they are things
+            (Detectron2's Cityscapes).
     Raises: FileNotFoundError, ValueError: if the truth is missing, damaged or contradicts itself.
     """
     if "pan_seg_file_name" in dataset_dict:
-        return _from_panoptic(dataset_dict, size)
+        return _from_panoptic(dataset_dict, size, thing_ids)
     if "sem_seg_file_name" in dataset_dict and "annotations" in dataset_dict:
         return _from_separated(dataset_dict, size)
     raise ValueError(
@@ -52,12 +57,17 @@ def read_segments(dataset_dict: dict[str, Any], size: tuple[int, int]) -> tuple[
     )
 
 
-def _from_panoptic(dataset_dict: dict[str, Any], size: tuple[int, int]) -> tuple[np.ndarray, list[Segment]]:
+def _from_panoptic(
+    dataset_dict: dict[str, Any], size: tuple[int, int], thing_ids: Container[int]
+) -> tuple[np.ndarray, list[Segment]]:
     path, infos = dataset_dict["pan_seg_file_name"], dataset_dict["segments_info"]
     colors = read_segment_colors(path, size)
     check_segments(path, colors, {info["id"] for info in infos})
-    kept = [info for info in infos if not info.get("iscrowd", 0)]
-    return colors, [Segment(info["id"], info["category_id"], info["isthing"]) for info in kept]
+    return colors, [
+        Segment(info["id"], info["category_id"], info.get("isthing", info["category_id"] in thing_ids))
+        for info in infos
+        if not info.get("iscrowd", 0)
+    ]
 
 
 def _from_separated(dataset_dict: dict[str, Any], size: tuple[int, int]) -> tuple[np.ndarray, list[Segment]]:

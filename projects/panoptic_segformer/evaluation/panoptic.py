@@ -43,9 +43,15 @@ class PanopticQualityEvaluator(COCOPanopticEvaluator):
         self._truth = truth
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Keep the panoptic maps of a batch as png."""
-        # Detectron2 changes the segments in place, which other evaluators still need.
-        super().process(inputs, [{"panoptic_seg": copy.deepcopy(output["panoptic_seg"])} for output in outputs])
+        """Keep the panoptic maps of a batch as png, with the areas of the true segments.
+
+        Raises: FileNotFoundError, ValueError: if a png of the truth is missing, damaged or does not fit the json.
+        """
+        for picture, output in zip(inputs, outputs, strict=True):
+            # Detectron2 changes the segments in place, which other evaluators still need.
+            super().process([picture], [{"panoptic_seg": copy.deepcopy(output["panoptic_seg"])}])
+            # Counted here and not in `evaluate`, so that the processes share the work.
+            self._predictions[-1]["true_areas"] = self._truth.segment_areas(picture["image_id"])
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Return the qualities on the main process and None elsewhere; all processes must call it.
@@ -75,10 +81,14 @@ class PanopticQualityEvaluator(COCOPanopticEvaluator):
         with tempfile.TemporaryDirectory(prefix="panoptic_eval") as folder:
             for number, (image_id, annotation) in enumerate(self._truth.annotations.items()):
                 prediction = predictions[image_id]
+                # panopticapi believes the json's areas, which editing tools leave stale: quality could exceed 100.
+                areas = prediction["true_areas"]
+                segments = [{**segment, "area": areas[segment["id"]]} for segment in annotation["segments_info"]]
                 # Pictures of different folders may share a name, so the name is not used.
                 file_name = f"{number}.png"
                 (Path(folder) / file_name).write_bytes(prediction["png_string"])
-                pairs.append((annotation, {**prediction, "file_name": file_name, "png_string": None}))
+                kept = {"file_name": file_name, "segments_info": prediction["segments_info"]}
+                pairs.append(({**annotation, "segments_info": segments}, kept))
             with contextlib.redirect_stdout(io.StringIO()):
                 return pq_compute_multi_core(pairs, str(self._truth.png_root), folder, categories)
 

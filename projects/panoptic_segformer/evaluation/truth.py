@@ -43,7 +43,7 @@ class PanopticTruth:
     def of_dataset(cls, name: str) -> PanopticTruth:
         """Return the truth of a registered dataset.
 
-        Raises: ValueError: if it is not a panoptic one or lacks areas. FileNotFoundError: if there is no json.
+        Raises: ValueError: if it is not a panoptic one. FileNotFoundError: if there is no json.
         """
         metadata = MetadataCatalog.get(name)
         if metadata.get("panoptic_json") is None or metadata.get("panoptic_root") is None:
@@ -56,11 +56,6 @@ class PanopticTruth:
         for annotation in annotations.values():
             for segment in annotation["segments_info"]:
                 segment.setdefault("iscrowd", 0)
-                if "area" not in segment:
-                    raise ValueError(
-                        f"{metadata.panoptic_json}: segment {segment['id']} of {annotation['file_name']} has "
-                        "no 'area', which panoptic quality needs: add the number of its pixels"
-                    )
         return cls(
             Path(metadata.panoptic_json),
             Path(metadata.panoptic_root),
@@ -86,6 +81,14 @@ class PanopticTruth:
         colors = read_segment_colors(path, (image["height"], image["width"]))
         check_segments(path, colors, {segment["id"] for segment in annotation["segments_info"]})
         return rgb2id(colors)
+
+    def segment_areas(self, image_id: int | str) -> dict[int, int]:
+        """Return the number of pixels of each segment id of a picture.
+
+        Raises: as `segment_ids`.
+        """
+        ids, areas = np.unique(self.segment_ids(image_id), return_counts=True)
+        return dict(zip(ids.tolist(), areas.tolist(), strict=True))
 
     def category_id(self, segment: dict[str, Any]) -> int:
         """Return the json's category id of a predicted segment (category_id contiguous, isthing)."""

@@ -69,14 +69,15 @@ def upsample_masks(masks: Tensor, size: tuple[int, int], threshold: float) -> Up
 
 
 def merge_masks(
-    inside: Tensor, scores: Tensor, is_thing: Tensor, options: MergeOptions
+    inside: Tensor, mask_index: Tensor, scores: Tensor, is_thing: Tensor, options: MergeOptions
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Paint the candidates, best first, on what is still free.
 
     A candidate is dropped if its score is too low, its mask empty, or too large a share of it taken already.
 
     Args:
-        inside: (N, H0, W0) bool.
+        inside: (n, H0, W0) bool.
+        mask_index: (N,) which mask is a candidate's.
         scores: (N,) confidence.
         is_thing: (N,) bool.
         options: the thresholds.
@@ -85,17 +86,17 @@ def merge_masks(
     """
     order = scores.argsort(descending=True)
     order = order[scores[order] >= options.score_threshold]
+    limits = torch.where(is_thing[order], options.thing_overlap_threshold, options.stuff_overlap_threshold)
     segment_ids = inside.new_zeros(inside.shape[1:], dtype=torch.int32)
-    limits = torch.where(is_thing, options.thing_overlap_threshold, options.stuff_overlap_threshold)
     number = segment_ids.new_zeros(())
     kept = torch.zeros_like(order, dtype=torch.bool)
     areas = torch.zeros_like(order)
-    # Tensors all through, not Python numbers: the loop makes a GPU wait for nothing.
-    for position, candidate in enumerate(order):
-        mask = inside[candidate]
+    # One transfer for all rows; in the loop a GPU waits for nothing, since decisions stay tensors.
+    for position, row in enumerate(mask_index[order].tolist()):
+        mask = inside[row]
         free = mask & (segment_ids == 0)
         area, visible = mask.sum(), free.sum()
-        keep = (area > 0) & ((area - visible) / area <= limits[candidate])
+        keep = (visible > 0) & ((area - visible) / area <= limits[position])
         number += keep
         segment_ids = torch.where(free & keep, number, segment_ids)
         kept[position] = keep

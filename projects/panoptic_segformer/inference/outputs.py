@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,7 +18,16 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 from ..data.categories import Categories
 from .merging import MergeOptions, UpsampledMasks, merge_masks, upper_score_bounds, upsample_masks
 
-__all__ = ["Candidates", "instance_result", "panoptic_result", "picture_results", "semantic_result"]
+__all__ = ["Candidates", "Outputs", "instance_result", "panoptic_result", "picture_results", "semantic_result"]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Which results are computed: `panoptic_seg`, `instances`, `sem_seg`."""
+
+    panoptic: bool
+    instances: bool
+    semantic: bool
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ def picture_results(
     size: tuple[int, int],
     categories: Categories,
     options: MergeOptions,
-    outputs: tuple[bool, bool, bool],
+    outputs: Outputs,
 ) -> dict[str, object]:
     """Return the results of one picture of size (H0, W0).
 
@@ -67,26 +77,24 @@ def picture_results(
         size: height and width of the results.
         categories: the dataset's classes.
         options: thresholds of merging.
-        outputs: which of panoptic_seg, instances and sem_seg to compute.
+        outputs: which results to compute.
     Returns: dict with the keys `panoptic_seg`, `instances` and `sem_seg` as asked for.
     """
-    panoptic_on, instance_on, semantic_on = outputs
     results: dict[str, object] = {}
-    if semantic_on:
-        num_classes = categories.num_things + categories.num_stuff
-        results["sem_seg"] = semantic_result(candidates, size, num_classes)
+    if outputs.semantic:
+        results["sem_seg"] = semantic_result(candidates, size, categories)
     bounds = upper_score_bounds(candidates.class_probs, candidates.masks[candidates.mask_index], options)
     may_survive = bounds >= options.score_threshold
-    needed = may_survive & panoptic_on
-    if instance_on:
+    needed = may_survive & outputs.panoptic
+    if outputs.instances:
         needed = needed | candidates.is_thing  # instance AP counts low scores as well
     candidates = candidates.select(needed)
     masks = upsample_masks(candidates.masks, size, options.mask_threshold)
     mask_scores = masks.means[candidates.mask_index]
     scores = candidates.class_probs**options.class_exponent * mask_scores**options.mask_exponent
-    if panoptic_on:
+    if outputs.panoptic:
         results["panoptic_seg"] = panoptic_result(candidates, masks, scores, options)
-    if instance_on:
+    if outputs.instances:
         results["instances"] = instance_result(candidates, masks, scores)
     return results
 
@@ -98,7 +106,7 @@ def panoptic_result(
     alive = scores >= options.score_threshold
     index = alive.nonzero()[:, 0]
     segment_ids, kept, areas = merge_masks(
-        masks.inside[candidates.mask_index[index]], scores[index], candidates.is_thing[index], options
+        masks.inside, candidates.mask_index[index], scores[index], candidates.is_thing[index], options
     )
     kept = index[kept]
     columns = (candidates.category_ids[kept], candidates.is_thing[kept], scores[kept], areas)
@@ -126,10 +134,18 @@ def instance_result(candidates: Candidates, masks: UpsampledMasks, scores: Tenso
     return instances
 
 
-def semantic_result(candidates: Candidates, size: tuple[int, int], num_classes: int) -> Tensor:
-    """Return per-class evidence (K, H0, W0): the best class probability times mask value, masks capped at 1."""
+def semantic_result(candidates: Candidates, size: tuple[int, int], categories: Categories) -> Tensor:
+    """Return per-class evidence (K, H0, W0): the best class probability times mask value, masks capped at 1.
+
+    Channels are the metadata's contiguous ids. Where ids of things and stuff overlap (Detectron2's "separated" form),
+    they are the ids of stuff, and channel 0 is all things, as in that form's semantic truth.
+    """
+    ids = candidates.category_ids
+    channels = {*categories.thing_ids, *categories.stuff_ids}
+    if len(channels) < categories.num_things + categories.num_stuff:
+        ids = torch.where(candidates.is_thing, 0, ids)
+        channels = {0, *categories.stuff_ids}
     evidence = candidates.class_probs[:, None, None] * candidates.masks[candidates.mask_index].clamp(max=1)
-    index = candidates.category_ids[:, None, None].expand_as(evidence)
-    scores = evidence.new_zeros((num_classes, *evidence.shape[1:]))
-    scores.scatter_reduce_(0, index, evidence, "amax")
+    scores = evidence.new_zeros((max(channels) + 1, *evidence.shape[1:]))
+    scores.scatter_reduce_(0, ids[:, None, None].expand_as(evidence), evidence, "amax")
     return F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]

@@ -23,14 +23,15 @@ from PIL import Image
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..checkpoint.loading import read_checkpoint
+from ..checkpoint.loading import read_own_checkpoint
 from ..data.reading import read_picture
 from ..visualization import draw_panoptic
+from ..writing import whole_file
 
 if TYPE_CHECKING:
     from ..data.categories import Categories
 
-__all__ = ["PICTURE_SUFFIXES", "input_files", "load_predictor", "output_files", "predict_files"]
+__all__ = ["PICTURE_SUFFIXES", "input_files", "load_predictor", "output_files", "predict_files", "write_picture"]
 
 logger = logging.getLogger(__name__)
 
@@ -116,9 +117,9 @@ def load_predictor(cfg: CfgNode) -> DefaultPredictor:
         raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but torch finds no GPU that it can use: choose cpu")
     try:
         return DefaultPredictor(cfg)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):
+    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError):
         if is_local:
-            read_checkpoint(weights)  # If it is the file's fault, this says in plain words what is wrong with it.
+            read_own_checkpoint(weights)  # If it is the file's fault, this says in plain words what is wrong with it.
         raise
 
 
@@ -128,7 +129,9 @@ def predict_files(
     output_dir: Path,
     categories: Categories,
 ) -> list[Path]:
-    """Write an overlay of every file's panoptic result and return the files that can't be read.
+    """Write an overlay of every file's panoptic result and return the files that are left out.
+
+    Those are the files that can't be read and those that the predictor refuses with a ValueError.
 
     Args:
         predictor: takes (H, W, 3) uint8 BGR and returns `panoptic_seg`, as DefaultPredictor does.
@@ -140,31 +143,27 @@ def predict_files(
     """
     outputs = output_files(files, output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    unreadable = []
+    left_out = []
     with logging_redirect_tqdm([logging.getLogger(__package__.partition(".")[0])]):
         for file, output in zip(tqdm(files, unit="picture"), outputs, strict=True):
             try:
                 image = read_picture(file, "RGB")
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
+                result = predictor(np.ascontiguousarray(image[..., ::-1]))
+            except (FileNotFoundError, ValueError) as error:
                 logger.error("%s is left out: %s", file, error)
-                unreadable.append(file)
+                left_out.append(file)
                 continue
-            result = predictor(np.ascontiguousarray(image[..., ::-1]))
             if "panoptic_seg" not in result:
                 raise ValueError(
                     f"the model returns {sorted(result)} but no panoptic_seg: "
                     "set MODEL.PANOPTIC_SEGFORMER.TEST.PANOPTIC_ON to True"
                 )
             panoptic_seg, segments_info = result["panoptic_seg"]
-            _write_picture(draw_panoptic(image, panoptic_seg, segments_info, categories), output)
-    return unreadable
+            write_picture(draw_panoptic(image, panoptic_seg, segments_info, categories), output)
+    return left_out
 
 
-def _write_picture(picture: np.ndarray, path: Path) -> None:
-    """Write (H, W, 3) uint8 RGB under a temporary name first, so that a crash leaves no half a picture."""
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
+def write_picture(picture: np.ndarray, path: Path) -> None:
+    """Write (H, W, 3) uint8 RGB in the format of the path's ending."""
+    with whole_file(path) as partial:
         Image.fromarray(picture).save(partial, quality=JPEG_QUALITY)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

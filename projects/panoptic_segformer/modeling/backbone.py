@@ -1,4 +1,4 @@
-"""Any `features_only` model of timm as a Detectron2 backbone.
+"""`features_only` models of timm as Detectron2 backbones.
 
 Detectron2's own ResNet needs none of this. Shape legend: B pictures, C channels, H, W input size.
 """
@@ -39,14 +39,14 @@ class TimmBackbone(Backbone):
         super().__init__()
         import timm  # Not needed by models with Detectron2's ResNet, and slow to import.
 
-        model = timm.create_model(name, features_only=True, pretrained=False)
-        infos = model.feature_info.info
+        self.model = timm.create_model(name, features_only=True, pretrained=False)
+        infos = self.model.feature_info.info
         reductions = [info["reduction"] for info in infos]
         missing = [stride for stride in strides if stride not in reductions]
         if missing:
             raise ValueError(f"timm model {name!r} has no features at strides {missing}, it has {reductions}")
-        indices = [reductions.index(stride) for stride in strides]
-        self.model = timm.create_model(name, features_only=True, pretrained=False, out_indices=indices)
+        self.indices = [reductions.index(stride) for stride in strides]
+        self.is_channels_last = getattr(self.model, "output_fmt", None) == "NHWC"
         if weights:
             load_timm_weights(self.model, weights)
         if freeze_batch_norm:
@@ -56,12 +56,16 @@ class TimmBackbone(Backbone):
             _freeze(self.model, [i["module"] for i in infos if i["reduction"] <= 2**freeze_at])
         self._out_features = [f"res{stride.bit_length() - 1}" for stride in strides]
         self._out_feature_strides = dict(zip(self._out_features, strides, strict=True))
-        channels = self.model.feature_info.channels()
+        channels = [infos[index]["num_chs"] for index in self.indices]
         self._out_feature_channels = dict(zip(self._out_features, channels, strict=True))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Map normalised images: (B, 3, H, W) to features by name, each (B, C, H / stride, W / stride)."""
-        return dict(zip(self._out_features, self.model(images), strict=True))
+        features = self.model(images)
+        chosen = [features[index] for index in self.indices]
+        if self.is_channels_last:
+            chosen = [feature.permute(0, 3, 1, 2) for feature in chosen]
+        return dict(zip(self._out_features, chosen, strict=True))
 
 
 @BACKBONE_REGISTRY.register()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import ms_deform_attn
+from .levels import FeatureLevels
 
 __all__ = ["DeformableAttention"]
 
@@ -54,8 +55,7 @@ class DeformableAttention(nn.Module):
         queries: Tensor,
         reference: Tensor,
         memory: Tensor,
-        spatial_shapes: Tensor,
-        padding: Tensor | None,
+        levels: FeatureLevels,
     ) -> Tensor:
         """Return what the queries read from the memory, (B, Q, D).
 
@@ -63,22 +63,22 @@ class DeformableAttention(nn.Module):
             queries: (B, Q, D), position included.
             reference: (B, Q, L, 2) points (x, y), or (B, Q, L, 4) boxes (cx, cy, w, h), in units of the padded level.
             memory: (B, S, D) tokens that are read, position not included.
-            spatial_shapes: (L, 2) int64 (height, width) of the levels.
-            padding: (B, S) bool, True for tokens that read as zero, or None.
+            levels: the levels that the memory holds; their padding reads as zero.
         """
         batch, num_queries, _ = queries.shape
         heads = (self.num_heads, self.num_levels, self.num_points)
         value = self.value_proj(memory)
-        if padding is not None:
-            value = value.masked_fill(padding[..., None], 0.0)
+        if levels.padding is not None:
+            value = value.masked_fill(levels.padding[..., None], 0.0)
         value = value.unflatten(-1, (self.num_heads, -1))
         offsets = self.sampling_offsets(queries).view(batch, num_queries, *heads, 2)
         weights = self.attention_weights(queries).view(batch, num_queries, self.num_heads, -1)
         weights = weights.softmax(-1).view(batch, num_queries, *heads)
         centres = reference[:, :, None, :, None, :2]
         if reference.shape[-1] == 2:
-            steps = 1.0 / spatial_shapes.flip(-1).to(offsets)[:, None]  # offsets count cells of their level
+            steps = 1.0 / levels.shape_tensor.flip(-1)[:, None]  # offsets count cells of their level
         else:
             steps = reference[:, :, None, :, None, 2:] * (0.5 / self.num_points)  # ... or shares of the box
-        output = ms_deform_attn(value, spatial_shapes, centres + offsets * steps, weights)
+        locations = centres + offsets * steps  # in the reference's precision, float32 at least
+        output = ms_deform_attn(value, levels.spatial_shapes, locations, weights.to(locations.dtype))
         return self.output_proj(output)

@@ -37,11 +37,9 @@ class EncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self, tokens: Tensor, positions: Tensor, reference: Tensor, shapes: Tensor, padding: Tensor | None
-    ) -> Tensor:
-        """Map tokens: (B, S, D) to the same shape; the other arguments are DeformableAttention's."""
-        attended = self.self_attention(tokens + positions, reference, tokens, shapes, padding)
+    def forward(self, tokens: Tensor, positions: Tensor, reference: Tensor, levels: FeatureLevels) -> Tensor:
+        """Map tokens: (B, S, D) to the same shape; positions likewise, reference as DeformableAttention's."""
+        attended = self.self_attention(tokens + positions, reference, tokens, levels)
         tokens = self.norm1(tokens + self.dropout(attended))
         return self.norm2(tokens + self.feed_forward(tokens))
 
@@ -76,9 +74,8 @@ class Encoder(nn.Module):
             (encoding + embedding[:, None, None]).flatten(2)
             for encoding, embedding in zip(sine_position_encoding(levels), self.level_embedding, strict=True)
         ]
-        positions = torch.cat(encodings, dim=2).transpose(1, 2)
-        reference = levels.reference_points()[:, :, None] * levels.valid_ratios()[:, None]
-        padding = levels.padding()
+        positions = torch.cat(encodings, dim=2).transpose(1, 2).to(tokens.dtype)
+        reference = levels.reference_points()[:, :, None] * levels.valid_ratios[:, None]
         for layer in self.layers:
-            tokens = layer(tokens, positions, reference, levels.spatial_shapes, padding)
+            tokens = layer(tokens, positions, reference, levels)
         return tokens

@@ -8,81 +8,72 @@ Shape legend: B pictures, D model width, L levels, Hl, Wl padded size of level l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["FeatureLevels", "pad_levels"]
+__all__ = ["FeatureLevels", "Size", "pad_levels"]
 
-Size = tuple[int, int]
+Size = tuple[int, int]  # height, width
 
 
-@dataclass(frozen=True)
 class FeatureLevels:
     """Feature levels of a batch, finest first, with each picture's own size in them.
+
+    Everything that layers ask for is computed once, so that none of them waits for a copy to the device.
 
     Attributes:
         maps: L tensors (B, D, Hl, Wl), zero in padding.
         sizes: for each picture its L sizes (height, width), at most (Hl, Wl).
+        shapes: the L padded sizes (Hl, Wl).
+        spatial_shapes: (L, 2) int64 on the CPU, the padded sizes as the operator takes them.
+        size_tensor: (B, L, 2) each picture's own sizes (height, width), in float32 at least: half precision can't tell
+            neighbouring cells of a wide level apart.
+        shape_tensor: (L, 2) the padded sizes (height, width), likewise.
+        valid_ratios: (B, L, 2) share of every level that a picture fills, order (x, y).
+        padding: (B, S) bool, which tokens are padding, or None where nothing is.
     """
 
-    maps: list[Tensor]
-    sizes: list[list[Size]]
-
-    @cached_property
-    def shapes(self) -> list[Size]:
-        """The L padded sizes (Hl, Wl)."""
-        return [(level.shape[-2], level.shape[-1]) for level in self.maps]
-
-    @cached_property
-    def spatial_shapes(self) -> Tensor:
-        """(L, 2) int64 on the CPU, the padded sizes (Hl, Wl) as the operator takes them."""
-        return torch.tensor(self.shapes, dtype=torch.int64)
-
-    @cached_property
-    def has_padding(self) -> bool:
-        """Whether any picture is smaller than the batch on any level."""
-        return any(sizes != self.shapes for sizes in self.sizes)
+    def __init__(self, maps: list[Tensor], sizes: list[list[Size]]) -> None:
+        self.maps = maps
+        self.sizes = sizes
+        self.shapes = [(level.shape[-2], level.shape[-1]) for level in maps]
+        self.spatial_shapes = torch.tensor(self.shapes, dtype=torch.int64)
+        options = {"dtype": torch.promote_types(maps[0].dtype, torch.float32), "device": maps[0].device}
+        self.size_tensor = torch.tensor(sizes, **options)
+        self.shape_tensor = torch.tensor(self.shapes, **options)
+        self.valid_ratios = (self.size_tensor / self.shape_tensor).flip(-1)
+        has_padding = any(own != self.shapes for own in sizes)
+        self.padding = self._padding() if has_padding else None
 
     def tokens(self) -> Tensor:
         """Return the levels flattened row by row and concatenated: (B, S, D)."""
         return torch.cat([level.flatten(2) for level in self.maps], dim=2).transpose(1, 2)
 
-    def size_tensor(self) -> Tensor:
-        """Return each picture's own sizes: (B, L, 2), (height, width), in the maps' type and device."""
-        return self.maps[0].new_tensor(self.sizes)
-
-    def valid_ratios(self) -> Tensor:
-        """Return the share of every level that a picture fills: (B, L, 2), order (x, y)."""
-        return (self.size_tensor() / self.maps[0].new_tensor(self.shapes)).flip(-1)
-
     def reference_points(self) -> Tensor:
         """Return the centres of all tokens in units of their picture: (B, S, 2), (x, y) in [0, 1] inside it."""
-        sizes = self.size_tensor()
         points = []
         for level, (height, width) in enumerate(self.shapes):
-            rows = torch.arange(height, dtype=sizes.dtype, device=sizes.device) + 0.5
-            columns = torch.arange(width, dtype=sizes.dtype, device=sizes.device) + 0.5
-            y = (rows / sizes[:, level, 0, None])[:, :, None].expand(-1, -1, width)
-            x = (columns / sizes[:, level, 1, None])[:, None, :].expand(-1, height, -1)
+            rows, columns = self._cells(level)
+            y = ((rows + 0.5) / self.size_tensor[:, level, 0, None])[:, :, None].expand(-1, -1, width)
+            x = ((columns + 0.5) / self.size_tensor[:, level, 1, None])[:, None, :].expand(-1, height, -1)
             points.append(torch.stack([x, y], dim=-1).flatten(1, 2))
         return torch.cat(points, dim=1)
 
-    def padding(self) -> Tensor | None:
-        """Return which tokens are padding: (B, S) bool, or None where nothing is."""
-        if not self.has_padding:
-            return None
-        device = self.maps[0].device
-        sizes = torch.tensor(self.sizes, device=device)
+    def _padding(self) -> Tensor:
         masks = []
-        for level, (height, width) in enumerate(self.shapes):
-            below = torch.arange(height, device=device) >= sizes[:, level, 0, None]
-            right = torch.arange(width, device=device) >= sizes[:, level, 1, None]
+        for level in range(len(self.shapes)):
+            rows, columns = self._cells(level)
+            below = rows >= self.size_tensor[:, level, 0, None]
+            right = columns >= self.size_tensor[:, level, 1, None]
             masks.append((below[:, :, None] | right[:, None, :]).flatten(1))
         return torch.cat(masks, dim=1)
+
+    def _cells(self, level: int) -> list[Tensor]:
+        """Return the numbers of a level's rows (Hl,) and columns (Wl,)."""
+        like = self.size_tensor
+        return [torch.arange(length, dtype=like.dtype, device=like.device) for length in self.shapes[level]]
 
     def picture_tokens(self, memory: Tensor, picture: int, num_levels: int) -> Tensor:
         """Return the tokens of one picture's own area in its finest levels.

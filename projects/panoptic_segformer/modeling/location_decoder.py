@@ -17,6 +17,7 @@ from .deformable_attention import DeformableAttention
 from .encoder import xavier_initialize
 from .levels import FeatureLevels
 from .mlp import FeedForward, PredictionMLP
+from .precision import at_least_float32
 
 __all__ = ["CLASS_PRIOR", "LocationDecoder", "LocationOutput"]
 
@@ -55,19 +56,13 @@ class LocationDecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self,
-        queries: Tensor,
-        positions: Tensor,
-        reference: Tensor,
-        memory: Tensor,
-        shapes: Tensor,
-        padding: Tensor | None,
+        self, queries: Tensor, positions: Tensor, reference: Tensor, memory: Tensor, levels: FeatureLevels
     ) -> Tensor:
-        """Map queries: (B, Q, D) to the same shape; reference, memory and the rest as DeformableAttention's."""
+        """Map queries: (B, Q, D) to the same shape; positions likewise, the rest as DeformableAttention's."""
         placed = queries + positions
         attended = self.self_attention(placed, placed, queries, need_weights=False)[0]
         queries = self.norm1(queries + self.dropout(attended))
-        attended = self.cross_attention(queries + positions, reference, memory, shapes, padding)
+        attended = self.cross_attention(queries + positions, reference, memory, levels)
         queries = self.norm2(queries + self.dropout(attended))
         return self.norm3(queries + self.feed_forward(queries))
 
@@ -111,14 +106,13 @@ class LocationDecoder(nn.Module):
         position, content = self.query_embedding.weight.chunk(2, dim=-1)
         positions = position.expand(len(memory), -1, -1)
         queries = content.expand(len(memory), -1, -1)
-        reference = self.reference_points(positions).sigmoid()
-        ratios = levels.valid_ratios()[:, None]
-        padding = levels.padding()
+        reference = at_least_float32(self.reference_points(positions)).sigmoid()
+        ratios = levels.valid_ratios[:, None]
         class_logits, boxes = [], []
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             scale = ratios if reference.shape[-1] == 2 else torch.cat([ratios, ratios], dim=-1)
-            queries = layer(queries, positions, reference[:, :, None] * scale, memory, levels.spatial_shapes, padding)
+            queries = layer(queries, positions, reference[:, :, None] * scale, memory, levels)
             box = _refine(self.box_heads[index](queries), reference)
             reference = box.detach()
             if self.training or index == last:
@@ -129,10 +123,9 @@ class LocationDecoder(nn.Module):
 
 def _refine(delta: Tensor, reference: Tensor) -> Tensor:
     """Return boxes (B, Q, 4): delta (B, Q, 4) added to a reference of 2 or 4 coordinates before the sigmoid."""
-    reference = reference.clamp(0, 1)
     start = torch.log(reference.clamp(min=EPSILON) / (1 - reference).clamp(min=EPSILON))
     missing = delta.shape[-1] - start.shape[-1]
-    return (delta + nn.functional.pad(start, (0, missing))).sigmoid()
+    return (at_least_float32(delta) + nn.functional.pad(start, (0, missing))).sigmoid()
 
 
 def class_head(dim: int, num_classes: int) -> nn.Linear:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .encoder import xavier_initialize
+from .levels import Size
 from .location_decoder import box_head, class_head
 from .mlp import FeedForward
 
@@ -21,8 +22,6 @@ __all__ = ["NUM_MASK_LEVELS", "StuffMaskDecoder", "ThingMaskDecoder"]
 # Masks are fused from the levels of strides 8, 16 and 32; the coarsest level of the memory is left out.
 NUM_MASK_LEVELS = 3
 LAYER_NORM_EPSILON = 1e-6
-
-Size = tuple[int, int]
 
 
 class MaskFusion(nn.Module):

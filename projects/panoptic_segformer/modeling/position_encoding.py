@@ -27,7 +27,7 @@ def sine_position_encoding(levels: FeatureLevels) -> list[Tensor]:
     reads (the released code divides by zero there, quirk Q9).
     """
     dim = levels.maps[0].shape[1] // 2
-    sizes = levels.size_tensor()
+    sizes = levels.size_tensor
     encodings = []
     for level, (height, width) in enumerate(levels.shapes):
         y = _encode(height, sizes[:, level, 0], dim)[:, :, :, None].expand(-1, -1, -1, width)

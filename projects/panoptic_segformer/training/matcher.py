@@ -72,11 +72,11 @@ def _assign(costs: Tensor) -> Match:
 
     Raises: FloatingPointError: if a cost is not finite.
     """
+    device, costs = costs.device, costs.cpu()
     if not bool(costs.isfinite().all()):
         raise FloatingPointError(
             f"{int((~costs.isfinite()).sum())} of {costs.numel()} matching costs are not finite: the network's output "
             "has overflowed; lower SOLVER.BASE_LR, or train without AMP to see whether half precision is the cause"
         )
-    rows, columns = linear_sum_assignment(costs.cpu().numpy())
-    device = costs.device
+    rows, columns = linear_sum_assignment(costs.numpy())
     return Match(torch.as_tensor(rows, device=device), torch.as_tensor(columns, device=device))

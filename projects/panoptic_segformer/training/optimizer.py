@@ -24,6 +24,9 @@ class ClippedAdamW(torch.optim.AdamW):
     def __init__(self, params: list[dict[str, object]], max_norm: float | None, **kwargs: object) -> None:
         super().__init__(params, **kwargs)
         self.max_norm = max_norm
+        # A fused kernel would undo the scaling of mixed precision itself, after the clipping; this makes the scaler
+        # undo it before.
+        self._step_supports_amp_scaling = False
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.evaluation import DatasetEvaluators
+from detectron2.utils import comm
 from torch import nn
 
 from ..checkpoint.loading import PanopticCheckpointer
@@ -22,6 +23,19 @@ __all__ = ["PanopticTrainer"]
 
 class PanopticTrainer(DefaultTrainer):
     """Trains and evaluates any config of this project."""
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """Set up a training.
+
+        Raises: ValueError: if the batch does not divide among SOLVER.REFERENCE_WORLD_SIZE GPUs.
+        """
+        batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
+        if reference not in (0, comm.get_world_size()) and batch % reference:
+            raise ValueError(
+                f"SOLVER.IMS_PER_BATCH is {batch}, which {reference} GPUs (SOLVER.REFERENCE_WORLD_SIZE) can't share: "
+                "set SOLVER.REFERENCE_WORLD_SIZE to 0 to give batch, learning rate and iterations yourself"
+            )
+        super().__init__(cfg)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> ClippedAdamW:
@@ -44,11 +58,10 @@ class PanopticTrainer(DefaultTrainer):
         """Return the evaluators of panoptic quality, mask AP and mIoU."""
         return build_evaluators(cfg, dataset_name, os.path.join(cfg.OUTPUT_DIR, "evaluation"))
 
-    def resume_or_load(self, resume: bool = True) -> None:
-        """Continue the last run in OUTPUT_DIR if `resume`, otherwise start from MODEL.WEIGHTS."""
-        # DefaultTrainer makes its own checkpointer, whose errors for unreadable files say little.
+    def build_hooks(self) -> list[HookBase]:
+        """Return Detectron2's hooks, on a checkpointer whose errors name the file and what is wrong with it."""
         self.checkpointer = PanopticCheckpointer(self._trainer.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
-        super().resume_or_load(resume)
+        return super().build_hooks()
 
     def train(self) -> dict[str, dict[str, float]]:
         """Train to the end and return the last evaluation's results by task; empty if there was none."""

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 from torch import Tensor
 
-from .palette import ClassStyle, class_styles, segment_colors
+from .palette import ClassKey, ClassStyle, class_key, class_styles, segment_colors
 from .text import INK, PAPER, Label, LegendEntry, draw_labels, draw_legend, font_of_size
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def draw_panoptic(
     Args:
         image: (H, W, 3) uint8, RGB.
         panoptic_seg: (H, W) integer segment ids; what `segments_info` does not list stays unpainted.
-        segments_info: N records with `id`, `category_id` (contiguous) and, in predictions, `score`.
+        segments_info: N records with `id`, `category_id` (contiguous), `isthing` (needed where things and stuff
+            share ids) and, in predictions, `score`.
         categories: names and colours of the classes.
 
     Returns: (H', W', 3) uint8, RGB; small pictures are enlarged, and the legend adds to the height.
@@ -66,7 +67,7 @@ def draw_panoptic(
     canvas = Image.new("RGB", (legend.width, height + legend.height), PAPER)
     canvas.paste(picture, ((legend.width - width) // 2, 0))
     canvas.paste(legend, (0, height))
-    return np.asarray(canvas)
+    return np.array(canvas)
 
 
 def _check(image: np.ndarray, ids: np.ndarray) -> None:
@@ -101,25 +102,25 @@ def _paint(image: np.ndarray, index_map: np.ndarray, colors: list[Color], thickn
 
 
 def _labels(
-    segments_info: Sequence[Mapping[str, Any]], index_map: np.ndarray, styles: Mapping[int, ClassStyle]
+    segments_info: Sequence[Mapping[str, Any]], index_map: np.ndarray, styles: Mapping[ClassKey, ClassStyle]
 ) -> list[Label]:
     """Return one label per segment, the largest segment first."""
     areas = np.bincount(index_map.ravel(), minlength=len(segments_info))
     labels = []
     for index in sorted(range(len(segments_info)), key=lambda position: -areas[position]):
         segment = segments_info[index]
-        name = styles[int(segment["category_id"])].name
+        name = styles[class_key(segment, styles)].name
         labels.append(Label(index, name, segment.get("score")))
     return labels
 
 
 def _legend_entries(
-    segments_info: Sequence[Mapping[str, Any]], colors: Mapping[int, Color], styles: Mapping[int, ClassStyle]
+    segments_info: Sequence[Mapping[str, Any]], colors: Mapping[int, Color], styles: Mapping[ClassKey, ClassStyle]
 ) -> list[LegendEntry]:
     """Return the classes that occur, in the order of `styles`, which is the same for every picture."""
-    entries = {class_id: LegendEntry(style.name, []) for class_id, style in styles.items()}
+    entries = {key: LegendEntry(style.name, []) for key, style in styles.items()}
     for segment in segments_info:
-        entries[int(segment["category_id"])].colors.append(colors[int(segment["id"])])
+        entries[class_key(segment, styles)].colors.append(colors[int(segment["id"])])
     return [entry for entry in entries.values() if entry.colors]
 
 
@@ -145,7 +146,7 @@ def side_by_side(panels: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
         middle = (left + width / 2, title_height / 2)
         pen.text(middle, title, font=font_of_size(font_size), fill=INK, anchor="mm")
         canvas.paste(picture, (left, title_height))
-    return np.asarray(canvas)
+    return np.array(canvas)
 
 
 def _of_width(picture: np.ndarray, width: int) -> Image.Image:

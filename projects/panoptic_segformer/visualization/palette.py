@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from ..data.categories import Categories, Color
 
+__all__ = ["ClassKey", "ClassStyle", "class_key", "class_styles", "color_of_rank", "segment_colors"]
 
-__all__ = ["ClassStyle", "class_styles", "color_of_rank", "segment_colors"]
+# Whether a class is a thing, and its contiguous id: "separated" metadata counts things and stuff from 0 each.
+ClassKey = tuple[bool, int]
 
 # Steps of a low-discrepancy sequence in two dimensions: however many colours are taken, they are spread evenly.
 # Roberts 2018, "The unreasonable effectiveness of quasirandom sequences", R2.
@@ -34,48 +36,50 @@ class ClassStyle(NamedTuple):
     color: Color
 
 
-def class_styles(categories: Categories) -> dict[int, ClassStyle]:
-    """Return the style of every class by its contiguous id, things first.
-
-    Where the metadata has no colours, those of a fixed sequence are taken that depend on the id alone.
-    """
-    styles = {}
+def class_styles(categories: Categories) -> dict[ClassKey, ClassStyle]:
+    """Return the style of every class by its key, things first."""
     kinds = (
-        (categories.thing_ids, categories.thing_names, categories.thing_colors),
-        (categories.stuff_ids, categories.stuff_names, categories.stuff_colors),
+        (True, categories.thing_ids, categories.thing_names, categories.thing_colors),
+        (False, categories.stuff_ids, categories.stuff_names, categories.stuff_colors),
     )
-    for ids, names, colors in kinds:
-        chosen = colors or tuple(_generated_color(class_id) for class_id in ids)
-        for class_id, name, color in zip(ids, names, chosen, strict=True):
-            styles[class_id] = ClassStyle(name, color)
-    return styles
+    return {
+        (isthing, class_id): ClassStyle(name, color)
+        for isthing, *columns in kinds
+        for class_id, name, color in zip(*columns, strict=True)
+    }
 
 
-def _generated_color(class_id: int) -> Color:
-    low, high = LIGHTNESS_RANGE
-    return _from_hls(class_id * HUE_STEP, low + (0.5 + class_id * LIGHTNESS_STEP) % 1 * (high - low), 0.65)
+def class_key(segment: Mapping[str, Any], styles: Mapping[ClassKey, ClassStyle]) -> ClassKey:
+    """Return the key of a segment's class; where the segment has no `isthing`, things come first."""
+    class_id = int(segment["category_id"])
+    return bool(segment.get("isthing", (True, class_id) in styles)), class_id
 
 
-def segment_colors(segments_info: Iterable[Mapping[str, Any]], styles: Mapping[int, ClassStyle]) -> dict[int, Color]:
+def segment_colors(
+    segments_info: Iterable[Mapping[str, Any]], styles: Mapping[ClassKey, ClassStyle]
+) -> dict[int, Color]:
     """Return the colour of every segment by its id.
 
     Args:
-        segments_info: records with `id` and `category_id`; their order gives the rank within a class.
+        segments_info: records with `id`, `category_id` and mostly `isthing`; their order gives the rank within a
+            class.
         styles: what `class_styles` returned.
 
     Raises: ValueError: if a segment's class has no style.
     """
     colors = {}
-    ranks: Counter[int] = Counter()
+    ranks: Counter[ClassKey] = Counter()
     for segment in segments_info:
-        class_id = int(segment["category_id"])
-        if class_id not in styles:
+        key = class_key(segment, styles)
+        if key not in styles:
+            things, stuff = (sorted(id_ for isthing, id_ in styles if isthing == kind) for kind in (True, False))
             raise ValueError(
-                f"segment {segment['id']} has category_id {class_id}, which is none of the {len(styles)} "
-                f"classes {sorted(styles)}: draw with the metadata of the dataset the model was trained on"
+                f"segment {segment['id']} has category_id {key[1]} (isthing {segment.get('isthing', 'not given')}), "
+                f"which is none of the classes, things {things} and stuff {stuff}: draw with the metadata of the "
+                "dataset the model was trained on"
             )
-        colors[int(segment["id"])] = color_of_rank(styles[class_id].color, ranks[class_id])
-        ranks[class_id] += 1
+        colors[int(segment["id"])] = color_of_rank(styles[key].color, ranks[key])
+        ranks[key] += 1
     return colors
 
 
