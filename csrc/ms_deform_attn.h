@@ -58,29 +58,8 @@ void check_grad_output(
 template <typename T>
 using Compute = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-template <typename T, typename L>
-struct Types {
-  using Value = T;
-  using Location = L;  // of sampling_locations and attention_weights
-};
-
-// Calls run(Types<T, L>{}) for the dtypes that check_inputs lets through.
-template <typename F>
-void dispatch_types(ScalarType value, ScalarType location, const F& run) {
-  const bool mixed = value != location;
-  switch (value) {
-    case ScalarType::Double:
-      return run(Types<double, double>{});
-    case ScalarType::Float:
-      return run(Types<float, float>{});
-    case ScalarType::Half:
-      return mixed ? run(Types<Half, float>{}) : run(Types<Half, Half>{});
-    case ScalarType::BFloat16:
-      return mixed ? run(Types<BFloat16, float>{})
-                   : run(Types<BFloat16, BFloat16>{});
-    default:
-      STD_TORCH_CHECK(false, "ms_deform_attn has no kernel for ", value);
-  }
+inline ScalarType compute_type(ScalarType type) {
+  return type == ScalarType::Double ? type : ScalarType::Float;
 }
 
 // The two neighbours that linear interpolation reads along one axis. Reading

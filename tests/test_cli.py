@@ -5,23 +5,28 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from detectron2.engine import DefaultPredictor
 from PIL import Image
 
 import panoptic_segformer
 from panoptic_segformer import cli, environment
 from panoptic_segformer.cli import main
+from panoptic_segformer.data.categories import Categories
 from panoptic_segformer.environment import Fact
 from panoptic_segformer.inference import prediction
+from tiny import tiny_overrides
 
 
 class FakePredictor:
     """In place of DefaultPredictor: one thing, one stuff; remembers its config."""
 
     cfg = None
+    model = SimpleNamespace(categories=Categories((0,), (1,), ("cat",), ("grass",), ((200, 0, 0),), ((0, 200, 0),)))
 
     def __init__(self, cfg):
         type(self).cfg = cfg
@@ -37,14 +42,7 @@ class FakePredictor:
 def demo(tmp_path, monkeypatch):
     """Arguments of a demo that works, by name; the model is a fake."""
     monkeypatch.setattr(prediction, "DefaultPredictor", FakePredictor)
-    categories = [{"id": 3, "name": "cat", "isthing": 1}, {"id": 9, "name": "grass", "isthing": 0}]
-    content = {"images": [], "annotations": [], "categories": categories}
-    (tmp_path / "panoptic.json").write_text(json.dumps(content))
-    name = f"cli_{tmp_path.name}"
-    (tmp_path / "config.yaml").write_text(
-        f"DATASETS:\n  TEST: [{name}]\n  REGISTER:\n    {name}:\n      IMAGES: {tmp_path}\n"
-        f"      PANOPTIC_JSON: {tmp_path / 'panoptic.json'}\n      PANOPTIC_PNG: {tmp_path}\n"
-    )
+    (tmp_path / "config.yaml").write_text("DATASETS: {TEST: [of_the_fake]}\n")
     (tmp_path / "weights.pth").write_bytes(b"for a fake")
     (tmp_path / "in").mkdir()
     for stem in ("a", "b"):
@@ -74,6 +72,7 @@ def test_demo_passes_weights_device_and_overrides_to_the_config(demo):
     assert str(demo["--weights"]) == cfg.MODEL.WEIGHTS
     assert cfg.MODEL.DEVICE == "cpu"
     assert cfg.INPUT.MIN_SIZE_TEST == 123
+    assert not cfg.MODEL.PANOPTIC_SEGFORMER.TEST.INSTANCE_ON
 
 
 def test_demo_device_auto_takes_what_is_there(demo):
@@ -138,6 +137,31 @@ def test_demo_truncated_weights_give_one_plain_message(demo, capsys, monkeypatch
     monkeypatch.setattr(prediction, "DefaultPredictor", predictor)
     assert run(demo) == 2
     assert f"{whole} ({num_bytes} bytes) can't be read" in capsys.readouterr().err
+
+
+def released(path):
+    torch.save({"meta": {}, "state_dict": {}}, path)
+
+
+def truncated(path):
+    torch.save({"model": {"weight": torch.zeros(100_000)}}, path)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+@pytest.mark.parametrize(
+    ("write", "message"), [(truncated, "{} (2000 bytes) can't be read"), (released, "MODEL.WEIGHTS psf://{}")]
+)
+def test_demo_weights_that_detectron2_cannot_load_give_one_plain_message(
+    demo, tiny_config, config_dir, tmp_path, capsys, monkeypatch, write, message
+):
+    monkeypatch.setattr(prediction, "DefaultPredictor", DefaultPredictor)
+    write(demo["--weights"])
+    config = config_dir / "synthetic" / "panoptic_segformer_lite0.yaml"
+    opts = [*tiny_overrides(tmp_path), "MODEL.TIMM.WEIGHTS", ""]
+    assert run({**demo, "--config-file": config}, "--device", "cpu", "--opts", *opts) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("panseg demo: ")
+    assert message.format(demo["--weights"]) in last
 
 
 def test_demo_error_of_the_program_is_not_hidden(demo, monkeypatch):

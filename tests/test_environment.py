@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import platform
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,10 +27,27 @@ def test_collect_facts_names_versions_of_this_environment():
 
 def test_collect_facts_operator_says_which_and_why_and_the_remedy(monkeypatch):
     backend = ops.Backend("reference", "the extension was not built", "pip install --no-build-isolation -e .")
-    monkeypatch.setattr(ops, "backend", lambda: backend)
+    monkeypatch.setattr(ops, "backend", lambda device_type: backend)
     fact = by_name(collect_facts())["operator"]
     assert fact.value == "reference: the extension was not built"
     assert fact.remedy == "pip install --no-build-isolation -e ."
+
+
+@pytest.mark.parametrize(("has_gpu", "device_type"), [(True, "cuda"), (False, "cpu")])
+def test_collect_facts_operator_is_that_of_the_device_models_run_on(monkeypatch, has_gpu, device_type):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(ops, "backend", lambda asked: ops.Backend("compiled", f"serves {asked}"))
+    assert by_name(collect_facts())["operator"].value == f"compiled: serves {device_type}"
+
+
+def test_remedies_ask_for_the_versions_of_the_requirements():
+    folder = Path(__file__).resolve().parents[1] / "requirements"
+    lines = [line for name in ("build", "runtime") for line in (folder / f"{name}.txt").read_text().splitlines()]
+    names = {"PIL": "pillow"}
+    for library in environment.LIBRARIES.keys() - {"detectron2", "panopticapi"}:  # These have lines of their own.
+        (wanted,) = [line for line in lines if re.match(r"[\w-]*", line)[0] == names.get(library, library)]
+        assert wanted in environment.LIBRARIES[library].replace("'", "").split(), library
 
 
 @pytest.mark.parametrize("missing", sorted(environment.LIBRARIES))
@@ -66,7 +84,7 @@ def test_collect_facts_broken_library_is_told_from_a_missing_one(monkeypatch):
 
 
 def test_collect_facts_operator_that_fails_is_reported(monkeypatch):
-    def broken():
+    def broken(device_type):
         raise OSError("libtorch_cuda.so: cannot open shared object file")
 
     monkeypatch.setattr(ops, "backend", broken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -13,6 +14,7 @@ from panoptic_segformer import load_config
 from panoptic_segformer.checkpoint.convert import convert_released
 from panoptic_segformer.inference.merging import upsample_masks
 from panoptic_segformer.inference.outputs import panoptic_result
+from panoptic_segformer.modeling.levels import FeatureLevels
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +111,6 @@ def test_other_pictures_content_has_no_effect(golden, golden_model):
 
 def test_padded_batch_equals_the_released_encoder_and_location_decoder(golden, golden_model):
     """From the stored neck outputs on: the released neck averages over padding, ours does not."""
-    from panoptic_segformer.modeling.levels import FeatureLevels
-
     maps = [golden[f"eval2/neck.{level}"] for level in range(4)]
     masks = [~golden[f"eval2/mask.{level}"] for level in range(4)]
     sizes = [[(int(mask[i, :, 0].sum()), int(mask[i, 0].sum())) for mask in masks] for i in range(2)]
@@ -220,9 +220,21 @@ def test_autocast_changes_little(golden, golden_model, training):
         assert len(boxes.unique()) > 0.5 * boxes.numel()  # bfloat16 would have few distinct coordinates
 
 
-def test_half_precision_model_runs(golden, golden_model):
-    import copy
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_gpu_equals_cpu(golden, golden_model):
+    model = copy.deepcopy(golden_model).cuda()
+    image = golden.image("eval1")
+    on_cpu, on_gpu = run(golden_model, image)[0], run(model, image)[0]
+    on_gpu["panoptic_seg"] = (on_gpu["panoptic_seg"][0].cpu(), on_gpu["panoptic_seg"][1])
+    assert equal_pixels(on_cpu, on_gpu) >= 0.999
+    losses = {device: m.train()([golden.example("train1a")]) for device, m in (("cpu", golden_model), ("gpu", model))}
+    golden_model.eval()
+    for name, loss in losses["cpu"].items():
+        assert losses["gpu"][name].item() == pytest.approx(loss.item(), rel=1e-3), name
 
+
+def test_half_precision_model_runs(golden, golden_model):
     model = copy.deepcopy(golden_model).bfloat16()
     result = run(model, golden.image("eval1"))[0]
     assert result["instances"].scores.dtype == torch.float32

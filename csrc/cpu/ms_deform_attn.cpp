@@ -171,7 +171,7 @@ inline void scatter_samples(
 }
 
 // One task owns one image and head: it adds in the order of the queries into
-// rows of its own, without atomics, and rounds once at the end.
+// rows of its own, without atomics.
 template <typename T>
 void backward_value(
     const Shape& shape,
@@ -212,6 +212,19 @@ void backward_value(
   torch::stable::parallel_for(0, shape.batch * shape.heads, 1, body);
 }
 
+// The kernels know no half precision: torch converts whole tensors by vector
+// code for the processor at hand, a loop here would convert number by number.
+Tensor prepare(const Tensor& tensor) {
+  return torch::stable::contiguous(
+      torch::stable::to(tensor, compute_type(tensor.scalar_type())));
+}
+
+// Calls run(T{}) for the type of prepared tensors.
+template <typename F>
+void dispatch_type(ScalarType type, const F& run) {
+  type == ScalarType::Double ? run(double{}) : run(float{});
+}
+
 Tensor ms_deform_attn(
     const Tensor& value,
     const Tensor& spatial_shapes,
@@ -219,17 +232,17 @@ Tensor ms_deform_attn(
     const Tensor& attention_weights) {
   const Shape shape = check_inputs(
       value, spatial_shapes, sampling_locations, attention_weights);
-  const Tensor values = torch::stable::contiguous(value);
-  const Tensor locations = torch::stable::contiguous(sampling_locations);
-  const Tensor weights = torch::stable::contiguous(attention_weights);
+  const Tensor values = prepare(value);
+  const Tensor locations = prepare(sampling_locations);
+  const Tensor weights = prepare(attention_weights);
   Tensor output = torch::stable::new_empty(
-      value, {shape.batch, shape.queries, shape.heads * shape.channels});
-  dispatch_types(value.scalar_type(), locations.scalar_type(), [&](auto types) {
-    using T = typename decltype(types)::Value;
+      values, {shape.batch, shape.queries, shape.heads * shape.channels});
+  dispatch_type(values.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
     const Inputs<T> inputs(values, locations, weights);
     forward(shape, inputs, output.mutable_data_ptr<T>());
   });
-  return output;
+  return torch::stable::to(output, value.scalar_type());
 }
 
 std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
@@ -241,16 +254,16 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
   const Shape shape = check_inputs(
       value, spatial_shapes, sampling_locations, attention_weights);
   check_grad_output(grad_output, value, shape);
-  const Tensor grad = torch::stable::contiguous(grad_output);
-  const Tensor values = torch::stable::contiguous(value);
-  const Tensor locations = torch::stable::contiguous(sampling_locations);
-  const Tensor weights = torch::stable::contiguous(attention_weights);
-  Tensor grad_value = torch::stable::new_empty(value, value.sizes());
+  const Tensor grad = prepare(grad_output);
+  const Tensor values = prepare(value);
+  const Tensor locations = prepare(sampling_locations);
+  const Tensor weights = prepare(attention_weights);
+  Tensor grad_value = torch::stable::new_empty(values, values.sizes());
   Tensor grad_locations =
       torch::stable::new_empty(locations, locations.sizes());
   Tensor grad_weights = torch::stable::new_empty(weights, weights.sizes());
-  dispatch_types(value.scalar_type(), locations.scalar_type(), [&](auto types) {
-    using T = typename decltype(types)::Value;
+  dispatch_type(values.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
     const Inputs<T> inputs(values, locations, weights);
     const T* grads = grad.const_data_ptr<T>();
     backward_points(
@@ -261,7 +274,11 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
         grad_weights.mutable_data_ptr<T>());
     backward_value(shape, inputs, grads, grad_value.mutable_data_ptr<T>());
   });
-  return {grad_value, grad_locations, grad_weights};
+  const ScalarType location_type = sampling_locations.scalar_type();
+  return {
+      torch::stable::to(grad_value, value.scalar_type()),
+      torch::stable::to(grad_locations, location_type),
+      torch::stable::to(grad_weights, location_type)};
 }
 
 }  // namespace

@@ -34,12 +34,13 @@ DeviceShape device_shape(const Shape& shape) {
   return result;
 }
 
-// What is launched reads the inputs in the device's memory; spatial_shapes alone
-// on a device brings the others here too.
+// What is launched reads the inputs in the device's memory; spatial_shapes
+// alone on a device brings the others here too.
 void check_on_cuda(const Tensor& value) {
   STD_TORCH_CHECK(
       value.is_cuda(),
-      "value, sampling_locations and attention_weights must be on a CUDA device "
+      "value, sampling_locations and attention_weights must be on a CUDA "
+      "device "
       "where spatial_shapes is on one");
 }
 
@@ -48,6 +49,31 @@ cudaStream_t current_stream(const Tensor& tensor) {
   STABLE_TORCH_ERROR_CODE_CHECK(
       aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
   return static_cast<cudaStream_t>(stream);
+}
+
+template <typename T, typename L>
+struct Types {
+  using Value = T;
+  using Location = L;  // of sampling_locations and attention_weights
+};
+
+// Calls run(Types<T, L>{}) for the dtypes that check_inputs lets through.
+template <typename F>
+void dispatch_types(ScalarType value, ScalarType location, const F& run) {
+  const bool mixed = value != location;
+  switch (value) {
+    case ScalarType::Double:
+      return run(Types<double, double>{});
+    case ScalarType::Float:
+      return run(Types<float, float>{});
+    case ScalarType::Half:
+      return mixed ? run(Types<Half, float>{}) : run(Types<Half, Half>{});
+    case ScalarType::BFloat16:
+      return mixed ? run(Types<BFloat16, float>{})
+                   : run(Types<BFloat16, BFloat16>{});
+    default:
+      STD_TORCH_CHECK(false, "ms_deform_attn has no kernel for ", value);
+  }
 }
 
 // Calls run(integral_constant<N>) with the channels that a thread loads at
@@ -138,10 +164,8 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
   const Tensor values = torch::stable::contiguous(value);
   const Tensor locations = torch::stable::contiguous(sampling_locations);
   const Tensor weights = torch::stable::contiguous(attention_weights);
-  const ScalarType sum_type = value.scalar_type() == ScalarType::Double
-                                  ? ScalarType::Double
-                                  : ScalarType::Float;
-  Tensor grad_value = torch::stable::new_zeros(value, value.sizes(), sum_type);
+  Tensor grad_value = torch::stable::new_zeros(
+      value, value.sizes(), compute_type(value.scalar_type()));
   Tensor grad_locations =
       torch::stable::new_empty(locations, locations.sizes());
   Tensor grad_weights = torch::stable::new_empty(weights, weights.sizes());

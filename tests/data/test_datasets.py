@@ -160,6 +160,16 @@ def test_register_refuses_two_categories_with_one_id(files) -> None:
         register_datasets(files.config())
 
 
+@pytest.mark.parametrize("color", [[1, 2], [1, 2, 3, 4], [1, 2, 256], [-1, 2, 3], [0.5, 0.5, 0.5], "red", 7, {"r": 1}])
+def test_register_refuses_what_is_no_color(files, color: object) -> None:
+    files.content["categories"][2]["color"] = color
+    files.save()
+    with pytest.raises(
+        ValueError, match=r"panoptic\.json gives category 'dog' the color .*three integers from 0 to 255"
+    ):
+        register_datasets(files.config())
+
+
 def _load(files) -> list[dict]:
     register_datasets(files.config())
     return DatasetCatalog.get("small")
@@ -190,6 +200,23 @@ def test_load_names_an_annotation_without_picture(files) -> None:
     del files.content["images"][0]
     files.save()
     with pytest.raises(ValueError, match=r"annotates picture id 1 \(1\.png\), which is not among its 1 'images'"):
+        _load(files)
+
+
+def test_load_refuses_a_segment_id_that_is_listed_twice(files) -> None:
+    segments = files.content["annotations"][1]["segments_info"]
+    segments.append({**segments[0], "category_id": 3})
+    files.save()
+    with pytest.raises(
+        ValueError, match=rf"of 2\.png in .*panoptic\.json lists .* more than once: {segments[0]['id']};"
+    ):
+        _load(files)
+
+
+def test_load_refuses_a_picture_that_is_annotated_twice(files) -> None:
+    files.content["annotations"].append({**files.content["annotations"][1], "file_name": "other.png"})
+    files.save()
+    with pytest.raises(ValueError, match=r"panoptic\.json annotates 1 pictures more than once, ids 2:"):
         _load(files)
 
 

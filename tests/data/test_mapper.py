@@ -343,3 +343,13 @@ def test_real_targets_have_the_areas_of_the_json(shared_dir: Path, files) -> Non
             for x, y, w, h in (s["bbox"] for s in entry["segments_info"] if s["isthing"] and not s["iscrowd"])
         )
         assert sorted(example["instances"].gt_boxes.tensor.tolist()) == boxes
+
+
+def test_entries_without_isthing_give_the_same_targets(files, entries: list[dict]) -> None:
+    mapper, stripped = PanopticDatasetMapper(files.config(), True), copy.deepcopy(entries[0])
+    for segment in stripped["segments_info"]:
+        del segment["isthing"]
+    expected, example = mapper(entries[0]), mapper(stripped)
+    for key in ("instances", "stuff"):
+        assert torch.equal(example[key].gt_classes, expected[key].gt_classes)
+        assert torch.equal(example[key].gt_masks.tensor, expected[key].gt_masks.tensor)

@@ -57,6 +57,23 @@ def test_read_picture_names_an_unreadable_file(tmp_path: Path, content: bytes | 
         read_picture(path, "RGB")
 
 
+def test_read_picture_names_a_picture_of_extreme_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (50, 50)).save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match=r"huge\.png cannot be read .*decompression bomb"):
+        read_picture(tmp_path / "huge.png", "RGB")
+
+
+def test_read_picture_names_a_file_that_confuses_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def confused(*arguments: object, **options: object) -> None:
+        raise TypeError("'NoneType' object is not subscriptable")
+
+    Image.new("RGB", (5, 5)).save(tmp_path / "odd.png")
+    monkeypatch.setattr(Image, "open", confused)
+    with pytest.raises(ValueError, match=r"odd\.png cannot be read .*NoneType"):
+        read_picture(tmp_path / "odd.png", "RGB")
+
+
 def test_read_picture_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"gone\.jpg does not exist"):
         read_picture(tmp_path / "gone.jpg", "RGB")

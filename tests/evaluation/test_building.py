@@ -60,13 +60,15 @@ def test_build_evaluators_names_a_damaged_png(register_folder, scene_folder, tmp
         build_evaluators(cfg, "damaged", str(tmp_path))
 
 
-def test_build_evaluators_needs_the_areas_of_segments(register_folder, scene_folder, tmp_path) -> None:
-    content = json.loads((scene_folder / "panoptic.json").read_text())
-    del content["annotations"][2]["segments_info"][1]["area"]
-    (tmp_path / "panoptic.json").write_text(json.dumps(content))
-    cfg = register_folder("scenes", tmp_path)
-    with pytest.raises(ValueError, match=r"000003\.png .* no 'area'"):
-        build_evaluators(cfg, "scenes", str(tmp_path))
+def test_build_evaluators_refuses_a_config_without_panoptic_results(cfg: CfgNode) -> None:
+    cfg.MODEL.PANOPTIC_SEGFORMER.TEST.PANOPTIC_ON = False
+    with pytest.raises(ValueError, match=r"MODEL\.PANOPTIC_SEGFORMER\.TEST\.PANOPTIC_ON is False"):
+        build_evaluators(cfg, "scenes")
+
+
+def test_build_evaluators_needs_no_keys_of_this_model(cfg: CfgNode) -> None:
+    del cfg.MODEL["PANOPTIC_SEGFORMER"]
+    assert len(build_evaluators(cfg, "scenes")._evaluators) == 3
 
 
 @pytest.mark.parametrize("form", ["standard", "separated"])

@@ -76,6 +76,36 @@ def test_quality_equals_detectron2(evaluator, predictions, evaluate, perturb, tm
     assert {key: results[key] for key in expected} == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("area", [1, 10**6, None])
+def test_quality_does_not_depend_on_the_areas_of_the_json(
+    evaluator, predictions, evaluate, perturb, register_folder, scene_folder, tmp_path, area
+) -> None:
+    perturbed = perturb(predictions, 1)
+    expected = evaluate(evaluator, perturbed)
+    content = json.loads((scene_folder / "panoptic.json").read_text())
+    for annotation in content["annotations"]:
+        for segment in annotation["segments_info"]:
+            del segment["area"]
+            if area is not None:
+                segment["area"] = area
+    folder = tmp_path / "stale"
+    folder.mkdir()
+    for name in ("images", "panoptic_png"):
+        (folder / name).symlink_to(scene_folder / name)
+    (folder / "panoptic.json").write_text(json.dumps(content))
+    register_folder("stale", folder)
+    stale = PanopticQualityEvaluator("stale", PanopticTruth.of_dataset("stale"))
+    assert evaluate(stale, perturbed)["panoptic_seg"] == pytest.approx(expected["panoptic_seg"], nan_ok=True)
+
+
+def test_segment_areas_count_the_pixels_of_the_png(cfg) -> None:
+    truth = PanopticTruth.of_dataset("scenes")
+    areas, ids = truth.segment_areas(1), truth.segment_ids(1)
+    assert areas == {
+        id_: int((ids == id_).sum()) for id_ in {0, *(s["id"] for s in truth.annotations[1]["segments_info"])}
+    }
+
+
 def test_process_leaves_the_prediction_as_it_is(evaluator, predictions) -> None:
     picture, output = predictions[0]
     before = copy.deepcopy(output["panoptic_seg"][1])

@@ -14,9 +14,14 @@ from detectron2.evaluation import SemSegEvaluator
 from panopticapi.utils import rgb2id
 from PIL import Image
 
-from panoptic_segformer import compat
 from panoptic_segformer.evaluation.semantic import SemanticEvaluator
 from panoptic_segformer.evaluation.truth import PanopticTruth
+
+
+def read_classes(filename: str, copy: bool = False, dtype: type | None = None) -> np.ndarray:
+    """Stand in for Detectron2's loader, whose `np.array(..., copy=False)` NumPy 2 refuses."""
+    with Image.open(filename) as image:
+        return np.array(image, dtype=dtype)
 
 
 @pytest.fixture
@@ -73,7 +78,7 @@ def test_quality_equals_detectron2_where_everything_is_predicted(
     names = MetadataCatalog.get("scenes").stuff_classes
     DatasetCatalog.register("semantic", lambda: records)
     MetadataCatalog.get("semantic").set(stuff_classes=names, ignore_label=255)
-    oracle = SemSegEvaluator("semantic", sem_seg_loading_fn=compat.load_image_into_numpy_array)
+    oracle = SemSegEvaluator("semantic", sem_seg_loading_fn=read_classes)
     expected = evaluate(oracle, list(zip(records, outputs, strict=True)))["sem_seg"]
 
     results = evaluate(evaluator, perturbed)["sem_seg"]

@@ -153,6 +153,27 @@ def test_predict_files_unreadable_pictures_are_named_and_the_rest_goes_on(tmp_pa
         assert str(path) in caplog.text
 
 
+def test_predict_files_names_a_picture_that_the_predictor_refuses_and_the_rest_goes_on(tmp_path, caplog):
+    class Choosy(FakePredictor):
+        def __call__(self, image):
+            if max(image.shape) > 100 * min(image.shape[:2]):
+                raise ValueError(f"shape {image.shape} is too thin")
+            return super().__call__(image)
+
+    files = [save(tmp_path / name, size) for name, size in (("a.png", (9, 9)), ("b.png", (3000, 1)), ("c.png", (9, 9)))]
+    with caplog.at_level(logging.ERROR):
+        assert predict_files(Choosy(), files, tmp_path / "out", CATEGORIES) == [files[1]]
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.png", "c.png"]
+    assert f"{files[1]} is left out: shape (1, 3000, 3) is too thin" in caplog.text
+
+
+def test_predict_files_leaves_out_a_picture_of_extreme_size(tmp_path, monkeypatch):
+    files = [save(tmp_path / "huge.png", (50, 50)), save(tmp_path / "small.png", (9, 9))]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert predict_files(FakePredictor(), files, tmp_path / "out", CATEGORIES) == [files[0]]
+    assert os.listdir(tmp_path / "out") == ["small.png"]
+
+
 def test_predict_files_equal_stems_from_two_folders_are_both_kept(tmp_path):
     files = [save(tmp_path / "x" / "a.png", color=(250, 0, 0)), save(tmp_path / "y" / "a.png", color=(0, 250, 0))]
     predict_files(FakePredictor(), files, tmp_path / "out", CATEGORIES)

@@ -96,12 +96,26 @@ def test_draw_accepts_large_ids_of_truth_without_scores(scene):
 def test_draw_many_classes_on_a_small_picture():
     count = 60
     names = tuple(f"a class with a rather long name {index}" for index in range(count))
-    categories = Categories(tuple(range(count)), (), names, (), (), ())
+    categories = Categories(tuple(range(count)), (), names, (), (GREEN,) * count, ())
     ids = np.arange(64 * 64).reshape(64, 64) % count + 1
     info = [{"id": index + 1, "category_id": index} for index in range(count)]
     picture = draw_panoptic(np.zeros((64, 64, 3), np.uint8), ids, info, categories)
     assert picture.shape[1] == 256
     assert picture.shape[0] > 256 + 60 * 11
+
+
+def test_draw_keeps_things_and_stuff_of_one_id_apart(scene):
+    image, ids, info = scene
+    separated = Categories((0,), (0,), ("person",), ("sky",), (GREEN,), (BLUE,))
+    shared = [{**segment, "category_id": 0} for segment in info]
+    standard = Categories((0,), (1,), ("person",), ("sky",), (GREEN,), (BLUE,))
+    assert (draw_panoptic(image, ids, shared, separated) == draw_panoptic(image, ids, info, standard)).all()
+
+
+def test_pictures_can_be_written_to(scene):
+    picture = draw_panoptic(*scene, CATEGORIES)
+    for array in (picture, side_by_side([("", picture)])):
+        array[0] = 0
 
 
 @settings(deadline=None, max_examples=25)

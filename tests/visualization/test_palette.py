@@ -12,6 +12,8 @@ from panoptic_segformer.visualization.palette import class_styles, color_of_rank
 
 GREEN, PINK, BLUE = (60, 170, 60), (220, 20, 120), (70, 130, 180)
 CATEGORIES = Categories((0, 2), (1,), ("person", "car"), ("sky",), (GREEN, PINK), (BLUE,))
+# Things and stuff share the id 1, as in Detectron2's "separated" metadata.
+SEPARATED = Categories((0, 1), (1,), ("person", "car"), ("sky",), (GREEN, PINK), (BLUE,))
 COLORS = st.tuples(*[st.integers(0, 255)] * 3)
 
 
@@ -19,25 +21,24 @@ def segments(*class_ids):
     return [{"id": 10 * (index + 1), "category_id": class_id} for index, class_id in enumerate(class_ids)]
 
 
-def without_colors(num_things, num_stuff):
-    ids = tuple(range(num_things + num_stuff))
-    names = tuple(f"class {class_id}" for class_id in ids)
-    return Categories(ids[:num_things], ids[num_things:], names[:num_things], names[num_things:], (), ())
-
-
 def test_class_styles_have_names_and_dataset_colors():
     styles = class_styles(CATEGORIES)
-    assert {class_id: (style.name, style.color) for class_id, style in styles.items()} == {
-        0: ("person", GREEN),
-        2: ("car", PINK),
-        1: ("sky", BLUE),
+    assert {key: (style.name, style.color) for key, style in styles.items()} == {
+        (True, 0): ("person", GREEN),
+        (True, 2): ("car", PINK),
+        (False, 1): ("sky", BLUE),
     }
 
 
-def test_class_styles_without_colors_are_apart_and_do_not_depend_on_other_classes():
-    few, many = class_styles(without_colors(5, 3)), class_styles(without_colors(12, 12))
-    assert [few[class_id].color for class_id in range(8)] == [many[class_id].color for class_id in range(8)]
-    assert min(dist(a.color, b.color) for a, b in combinations(many.values(), 2)) > 20
+def test_class_styles_keep_things_and_stuff_of_one_id_apart():
+    styles = class_styles(SEPARATED)
+    assert {key: (style.name, style.color) for key, style in styles.items()} == {
+        (True, 0): ("person", GREEN),
+        (True, 1): ("car", PINK),
+        (False, 1): ("sky", BLUE),
+    }
+    both = [{"id": 1, "category_id": 1, "isthing": True}, {"id": 2, "category_id": 1, "isthing": False}]
+    assert segment_colors(both, styles) == {1: PINK, 2: BLUE}
 
 
 def test_segment_colors_first_of_a_class_has_the_class_color():
@@ -60,8 +61,10 @@ def test_color_of_rank_never_changes():
 
 
 def test_segment_colors_unknown_class_names_it():
-    with pytest.raises(ValueError, match=r"segment 10 has category_id 7, which is none of the 3 classes \[0, 1, 2\]"):
+    with pytest.raises(ValueError, match=r"segment 10 has category_id 7 .* things \[0, 2\] and stuff \[1\]"):
         segment_colors(segments(7), class_styles(CATEGORIES))
+    with pytest.raises(ValueError, match=r"category_id 1 \(isthing True\)"):
+        segment_colors([{"id": 1, "category_id": 1, "isthing": True}], class_styles(CATEGORIES))
 
 
 @given(COLORS)
