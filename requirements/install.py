@@ -49,9 +49,9 @@ def imports(module: str) -> bool:
 
 
 def complete_existing(python: Path) -> None:
-    """Add what an environment with Detectron2 lacks; pip keeps every version that will do."""
+    """Add what an environment with Detectron2 lacks; torch stays as it is, and every version that will do."""
     pip = [python, "-m", "pip", "install", "--quiet"]
-    run(*pip, *requirement_files())
+    run(*pip, *requirement_files("build.txt", "runtime.txt", "develop.txt"))
     if not imports("panopticapi"):
         run(*pip, "--no-deps", "--require-hashes", "-r", REQUIREMENTS / "panopticapi.txt")
 
@@ -63,7 +63,8 @@ def create_virtual_environment(folder: Path) -> Path:
     python = folder / ("Scripts/python.exe" if windows else "bin/python")
     run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", UV)
     install = [python, "-m", "uv", "pip", "install", "--quiet", "--python", python]
-    run(*install, *requirement_files(), "-c", REQUIREMENTS / "constraints.txt")
+    files = requirement_files("torch.txt", "build.txt", "runtime.txt", "develop.txt")
+    run(*install, *files, "-c", REQUIREMENTS / "constraints.txt")
     exact = [*install, "--no-deps", "--require-hashes"]
     run(*exact, "-r", REQUIREMENTS / "panopticapi.txt")
     run(*exact, "--python-version", DETECTRON2_TAG, "-r", REQUIREMENTS / "detectron2.txt")
@@ -71,9 +72,8 @@ def create_virtual_environment(folder: Path) -> Path:
     return python
 
 
-def requirement_files() -> list[object]:
-    """Return the installer's arguments for all requirements but Detectron2 and panopticapi."""
-    names = ("build.txt", "runtime.txt", "develop.txt")
+def requirement_files(*names: str) -> list[object]:
+    """Return the installer's arguments for files in this folder."""
     return [argument for name in names for argument in ("-r", REQUIREMENTS / name)]
 
 
