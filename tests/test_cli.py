@@ -85,7 +85,7 @@ def test_demo_unreadable_picture_is_named_and_the_exit_code_tells(demo, capsys):
     assert run(demo) == 1
     captured = capsys.readouterr()
     assert "wrote 2 of 3 overlays" in captured.out
-    assert "broken.jpg can't be read" in captured.err
+    assert "broken.jpg was left out" in captured.err
     assert sorted(os.listdir(demo["--output"])) == ["a.png", "b.png"]
 
 

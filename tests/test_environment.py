@@ -43,7 +43,7 @@ def test_collect_facts_operator_is_that_of_the_device_models_run_on(monkeypatch,
 
 def test_remedies_ask_for_the_versions_of_the_requirements():
     folder = Path(__file__).resolve().parents[1] / "requirements"
-    lines = [line for name in ("build", "runtime") for line in (folder / f"{name}.txt").read_text().splitlines()]
+    lines = [line for name in ("torch", "runtime") for line in (folder / f"{name}.txt").read_text().splitlines()]
     names = {"PIL": "pillow"}
     for library in environment.LIBRARIES.keys() - {"detectron2", "panopticapi"}:  # These have lines of their own.
         (wanted,) = [line for line in lines if re.match(r"[\w-]*", line)[0] == names.get(library, library)]

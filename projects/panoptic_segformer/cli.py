@@ -88,7 +88,7 @@ def show_info(arguments: argparse.Namespace) -> int:
 
 
 def run_demo(arguments: argparse.Namespace) -> int:
-    """Write overlays of the inputs' panoptic results; return 1 if some of the pictures can't be read."""
+    """Write overlays of the inputs' panoptic results; return 1 if some of the pictures were left out."""
     from detectron2.utils.logger import setup_logger
 
     from . import load_config
@@ -104,7 +104,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
     unreadable = predict_files(predictor, files, arguments.output, predictor.model.categories)
     print(f"wrote {len(files) - len(unreadable)} of {len(files)} overlays to {arguments.output}")
     for file in unreadable:
-        print(f"panseg demo: {file} can't be read as a picture", file=sys.stderr)
+        print(f"panseg demo: {file} was left out", file=sys.stderr)
     return 1 if unreadable else 0
 
 

@@ -36,8 +36,8 @@ DATA_FOLDER = "synthetic_scenes"
 SCENE_SIZE = (192, 256)
 # Name of the split, number of scenes, seed.
 SPLITS = (("train", 400, 1), ("val", 60, 2))
-# Scenes of the validation split in the picture: with few and with many things.
-SHOWN = (1, 5, 11)
+# Scenes of the validation split in the picture.
+SHOWN = (3, 7, 11)
 
 
 def run_quickstart(config_file: str | Path, output_dir: str | Path) -> dict[str, float]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 from pycocotools import mask as rle
 
+from ..writing import whole_file
 from .truth import PanopticTruth
 
 __all__ = ["ThingPrecisionEvaluator", "write_thing_annotations"]
@@ -101,6 +101,5 @@ def write_thing_annotations(truth: PanopticTruth, path: Path) -> None:
         "annotations": annotations,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}-{os.getpid()}")
-    draft.write_text(json.dumps(content), encoding="utf-8")
-    draft.rename(path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content), encoding="utf-8")
