@@ -33,7 +33,8 @@ def find_cuda_home() -> Path | None:
     nvcc = shutil.which("nvcc")
     candidates = [os.environ.get("CUDA_HOME"), nvcc and Path(nvcc).resolve().parents[1], "/usr/local/cuda"]
     for candidate in map(Path, filter(None, candidates)):
-        if (candidate / "include/cuda_runtime.h").is_file() and (candidate / "bin/nvcc").is_file():
+        headers = [candidate / "include", *candidate.glob("targets/*/include")]  # The second is conda's layout.
+        if (candidate / "bin/nvcc").is_file() and any((path / "cuda_runtime.h").is_file() for path in headers):
             return candidate
     return None
 
@@ -52,11 +53,23 @@ except ImportError as error:
     )
 
 
-def with_cuda() -> bool:
-    """Return whether to build the CUDA kernels."""
+def wants_cuda() -> bool:
+    """Return whether CUDA kernels are asked for."""
     force = os.environ.get("FORCE_CUDA")
-    wanted = force == "1" or (force is None and torch.cuda.is_available())
-    return wanted and cuda_home is not None and torch.version.cuda is not None
+    return force == "1" or (force is None and torch.cuda.is_available())
+
+
+def why_no_cuda() -> tuple[str, str] | None:
+    """Return (cause, remedy) where CUDA kernels can't be built, else None."""
+    cause = "the extension was built without CUDA kernels"
+    if torch.version.cuda is None:
+        return f"{cause}: torch {torch.__version__} has no CUDA", f"install torch for CUDA, then FORCE_CUDA=1 {REBUILD}"
+    if cuda_home is None:
+        return (
+            f"{cause}: no toolkit with bin/nvcc and headers was found (looked at CUDA_HOME, nvcc, /usr/local/cuda)",
+            f"install the CUDA {torch.version.cuda} toolkit or set CUDA_HOME, then FORCE_CUDA=1 {REBUILD}",
+        )
+    return None
 
 
 def make_extension() -> cpp_extension.CppExtension:
@@ -64,7 +77,7 @@ def make_extension() -> cpp_extension.CppExtension:
     sources = ["csrc/ms_deform_attn.cpp", "csrc/cpu/ms_deform_attn.cpp"]
     flags = {"cxx": ["-std=c++20", "-O3", "-g0", "-Wall", STABLE_ABI]}
     kind = cpp_extension.CppExtension
-    if with_cuda():
+    if wants_cuda() and why_no_cuda() is None:
         sources.append("csrc/cuda/ms_deform_attn.cu")
         flags["cxx"].append("-DUSE_CUDA")
         flags["nvcc"] = ["-std=c++20", "-O3", "-DUSE_CUDA", STABLE_ABI]
@@ -94,6 +107,7 @@ class BuildExtension(cpp_extension.BuildExtension):
     def run(self) -> None:
         """Build; on failure go on without the extension."""
         inplace = self.inplace
+        self.force = True  # What is compiled depends on headers, torch and variables too, which have no time stamp.
         failure = why_not_buildable()
         if failure is None:
             try:
@@ -105,14 +119,18 @@ class BuildExtension(cpp_extension.BuildExtension):
         package = ROOT / "projects" / PACKAGE if inplace else Path(self.build_lib) / PACKAGE
         report = package / "_build_failure.txt"
         report.unlink(missing_ok=True)
+        devices = "all devices"
+        if failure is not None:
+            for stale in package.glob("_C.*"):  # Of an earlier build: it may not fit today's sources.
+                stale.unlink()
+            self.extensions = []  # Nothing to copy or to list as built.
+        elif wants_cuda():
+            failure, devices = why_no_cuda(), "CUDA devices"
         if failure is None:
             return
-        for stale in package.glob("_C.*"):  # Of an earlier build: it may not fit today's sources.
-            stale.unlink()
-        self.extensions = []  # Nothing to copy or to list as built.
         package.mkdir(parents=True, exist_ok=True)
         report.write_text("\n".join(failure) + "\n", encoding="utf-8")
-        print(f"{PACKAGE}: {failure[0]}. The slower reference operator will run. Remedy: {failure[1]}")
+        print(f"{PACKAGE}: {failure[0]}. The slower reference operator will run on {devices}. Remedy: {failure[1]}")
 
 
 def requirements(name: str) -> list[str]:

@@ -40,8 +40,7 @@ void check_on_cuda(const Tensor& value) {
   STD_TORCH_CHECK(
       value.is_cuda(),
       "value, sampling_locations and attention_weights must be on a CUDA "
-      "device "
-      "where spatial_shapes is on one");
+      "device where spatial_shapes is on one");
 }
 
 cudaStream_t current_stream(const Tensor& tensor) {

@@ -39,6 +39,15 @@ def break_source(project: Path) -> None:
     (project / "csrc/ms_deform_attn.cpp").write_text("#error broken on purpose\n", encoding="utf-8")
 
 
+def build(project: Path, *options: str, before: str = "pass", **variables: str) -> subprocess.CompletedProcess:
+    """Run setup.py as an editable install does, after a statement that changes its torch."""
+    script = f"import runpy, torch; {before}; runpy.run_path('setup.py', run_name='__main__')"
+    command = [sys.executable, "-c", script, "build_ext", "--inplace", *options]
+    result = run(command, cwd=project, env={**os.environ, **variables})
+    assert result.returncode == 0, result.stderr
+    return result
+
+
 @pytest.mark.parametrize(
     ("variables", "prepare", "cause"),
     [
@@ -51,15 +60,36 @@ def break_source(project: Path) -> None:
 def test_failed_build_succeeds_as_install_and_leaves_the_reason(project, variables, prepare, cause):
     if prepare is not None:
         prepare(project)
-    command = [sys.executable, "setup.py", "build_ext", "--inplace"]
-    result = run(command, cwd=project, env={**os.environ, **variables})
-    assert result.returncode == 0, result.stderr
+    result = build(project, **variables)
     package = project / "projects/panoptic_segformer"
     written = (package / "_build_failure.txt").read_text(encoding="utf-8").splitlines()
     assert cause in written[0]
     assert "pip install --no-build-isolation -e ." in written[1]
     assert written[0] in result.stdout
     assert not (package / "_C.abi3.so").exists(), "a stale extension would be loaded"
+
+
+def test_cuda_kernels_that_cannot_be_built_are_missed_aloud(project):
+    for source in ("ms_deform_attn.cpp", "cpu/ms_deform_attn.cpp"):
+        (project / "csrc" / source).write_text("// Quick to compile.\n", encoding="utf-8")
+    result = build(project, before="torch.version.cuda = None", FORCE_CUDA="1")
+    package = project / "projects/panoptic_segformer"
+    assert (package / "_C.abi3.so").stat().st_size > 0, "the CPU kernels are built all the same"
+    cause, remedy = (package / "_build_failure.txt").read_text(encoding="utf-8").splitlines()
+    assert "without CUDA kernels" in cause
+    assert "FORCE_CUDA=1 pip install --no-build-isolation -e ." in remedy
+    assert cause in result.stdout
+
+
+def test_changed_header_is_compiled_where_ninja_is_absent(project):
+    built = project / "built/panoptic_segformer/_C.abi3.so"
+    built.parent.mkdir(parents=True)
+    (project / "csrc/ms_deform_attn.h").write_text("#error changed on purpose\n", encoding="utf-8")
+    built.touch()  # Newer than all sources.
+    no_ninja = "from torch.utils import cpp_extension; cpp_extension.is_ninja_available = lambda: False"
+    build(project, "--build-lib", "built", before=no_ninja, FORCE_CUDA="0")
+    written = (project / "projects/panoptic_segformer/_build_failure.txt").read_text(encoding="utf-8")
+    assert "building the extension failed" in written
 
 
 @pytest.mark.slow

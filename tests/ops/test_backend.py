@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from operator_inputs import make_inputs
+from operator_inputs import make_inputs, require_compiled
 
 from panoptic_segformer import ops
 from panoptic_segformer.ops import Backend, backend, ms_deform_attn, ms_deform_attn_reference
@@ -36,9 +36,8 @@ def failing_import(monkeypatch, tmp_path):
 
 
 def test_backend_is_compiled_where_the_extension_loads():
+    require_compiled()
     chosen = backend()
-    if chosen.name == "reference":
-        pytest.skip(f"{chosen.reason}; remedy: {chosen.remedy}")
     assert chosen.remedy == ""
     assert "panoptic_segformer._C" in chosen.reason
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -59,6 +58,21 @@ def test_failed_build_is_explained_by_what_setup_left(failing_import):
     assert module._load_extension() == Backend("reference", "no C++ compiler was found", "install g++")
 
 
+@pytest.mark.parametrize(
+    ("reason", "stop"),
+    [
+        ("the extension was skipped on request (PANSEG_BUILD_EXTENSION=0)", pytest.skip.Exception),
+        ("no C++ compiler was found when installing (looked for c++)", pytest.skip.Exception),
+        ("building the extension failed (CompileError: ...)", pytest.fail.Exception),
+        ("panoptic_segformer._C was never built", pytest.fail.Exception),
+    ],
+)
+def test_broken_build_fails_the_tests_that_need_it(monkeypatch, reason, stop):
+    monkeypatch.setattr(module, "_extension", Backend("reference", reason, "build it"))
+    with pytest.raises(stop, match="remedy: build it"):
+        require_compiled()
+
+
 def test_extension_of_another_torch_names_the_loader_error(failing_import):
     failing_import(ImportError("libtorch_cuda.so: cannot open shared object file"))
     found = module._load_extension()
@@ -68,11 +82,15 @@ def test_extension_of_another_torch_names_the_loader_error(failing_import):
     assert "pip install --no-build-isolation -e ." in found.remedy
 
 
-def test_cuda_tensors_need_an_extension_with_cuda(monkeypatch):
+def test_cuda_tensors_need_an_extension_with_cuda(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "BUILD_FAILURE_FILE", tmp_path / "_build_failure.txt")
     monkeypatch.setattr(module, "_extension", SimpleNamespace(WITH_CUDA=0))
     assert backend("cpu").name == "compiled"
     assert backend("cuda").name == "reference"
     assert "FORCE_CUDA=1" in backend("cuda").remedy
+    module.BUILD_FAILURE_FILE.write_text("built without CUDA kernels\nset CUDA_HOME\n", encoding="utf-8")
+    assert backend("cpu").name == "compiled"
+    assert backend("cuda") == Backend("reference", "built without CUDA kernels", "set CUDA_HOME")
     monkeypatch.setattr(module, "_extension", SimpleNamespace(WITH_CUDA=1))
     assert backend("cuda").name == "compiled"
     assert backend("mps").name == "reference"

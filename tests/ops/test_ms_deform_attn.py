@@ -154,6 +154,26 @@ def test_reads_only_the_touched_levels_of_value(device, channels):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("channels", [3, 32])
+def test_point_on_the_border_reads_only_pixels_within_reach(device, channels):
+    """Half a pixel outside a corner of the level its pixel alone is read: the others are not a number."""
+    require_compiled(device)
+    inputs = make_inputs([(3, 4)], batch=1, channels=channels, queries=4, points=1, device=device)
+    corners = torch.tensor([0, 3, 8, 11], device=device)
+    value = torch.full_like(inputs.value, math.nan)
+    value[:, corners] = inputs.value[:, corners]
+    places = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], dtype=value.dtype, device=device)
+    locations = places.view(1, 4, 1, 1, 1, 2).expand_as(inputs.sampling_locations)
+    border = inputs._replace(value=value, sampling_locations=locations)
+    weights = inputs.attention_weights[:, :, :, 0]  # [B, Q, M, P], P = 1
+    torch.testing.assert_close(ms_deform_attn(*border), (value[:, corners] * weights / 4).flatten(2))
+    expected = output_and_gradients(ms_deform_attn_reference, border)
+    for name, tensor in output_and_gradients(ms_deform_attn, border).items():
+        assert tensor.isfinite().all(), name
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_accepts_inputs_that_are_not_contiguous(device):
     require_compiled(device)
     inputs = make_inputs(device=device, channels=6)

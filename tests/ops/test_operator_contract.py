@@ -166,11 +166,28 @@ def test_float32_value_with_half_precision_locations_is_refused(each_backend):
         ms_deform_attn(*inputs)
 
 
-def test_devices_that_differ_are_refused():
+@pytest.mark.parametrize(
+    ("name", "devices"),
+    [
+        ("value", "meta, cpu and cpu"),
+        ("sampling_locations", "cpu, meta and cpu"),
+        ("attention_weights", "cpu, cpu and meta"),
+    ],
+)
+def test_devices_that_differ_are_refused(each_backend, name, devices):
     inputs = make_inputs()
-    elsewhere = inputs._replace(attention_weights=inputs.attention_weights.to("meta"))
-    with pytest.raises(RuntimeError, match="must be on one device, got cpu, cpu and meta"):
-        ms_deform_attn_reference(*elsewhere)
+    elsewhere = inputs._replace(**{name: getattr(inputs, name).to("meta")})
+    with pytest.raises(RuntimeError, match=f"must be on one device, got {devices}"):
+        ms_deform_attn(*elsewhere)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_kernels_of_a_device_refuse_tensors_of_the_cpu():
+    require_compiled("cuda")
+    value, shapes, locations, weights = operator_arguments()
+    with pytest.raises(RuntimeError, match="must be on a CUDA device"):
+        torch.ops.panoptic_segformer.ms_deform_attn(value, shapes.cuda(), locations, weights)
 
 
 def test_gradient_of_another_shape_is_refused():
@@ -187,3 +204,15 @@ def test_second_order_gradients_are_refused_not_zero():
     (grad,) = torch.autograd.grad(output.square().sum(), value, create_graph=True)
     with pytest.raises(RuntimeError, match="first order only"):
         grad.sum().backward()
+
+
+@pytest.mark.parametrize("position", [0, 2, 3])
+def test_forward_mode_is_refused_not_zero(position):
+    require_compiled()
+    inputs = list(make_inputs())
+
+    def operator(tensor):
+        return ms_deform_attn(*inputs[:position], tensor, *inputs[position + 1 :])
+
+    with pytest.raises(RuntimeError, match="reverse mode only"):
+        torch.func.jvp(operator, (inputs[position],), (inputs[position],))

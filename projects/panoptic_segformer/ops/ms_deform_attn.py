@@ -23,13 +23,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from .reference import SpatialShapes, ms_deform_attn_reference
+from .reference import SpatialShapes, check_devices, ms_deform_attn_reference
 
 logger = logging.getLogger(__name__)
 
 EXTENSION = "panoptic_segformer._C"
-# Written by setup.py when it could not build the extension: the cause, then the remedy, one line each.
+# Written by setup.py when it could not build the extension, or not with the CUDA kernels asked for: the cause,
+# then the remedy, one line each.
 BUILD_FAILURE_FILE = Path(__file__).parents[1] / "_build_failure.txt"
 REBUILD = "pip install --no-build-isolation -e ."
 
@@ -63,7 +65,7 @@ def ms_deform_attn(
     Dtypes: float64, float32, float16 or bfloat16, summed in float32 or better. Locations and weights share a
     dtype, which is value's own or, beside half precision values, float32 (bfloat16 can't tell neighbouring
     pixels of a wide level apart). Under `torch.autocast` value is cast to autocast's dtype, locations and
-    weights to float32. The result has value's dtype. Gradients are of first order only.
+    weights to float32. The result has value's dtype. Gradients are of reverse mode and first order only.
 
     Args:
         value: [B, S, M, D/M], the flattened levels one after the other.
@@ -80,7 +82,9 @@ def ms_deform_attn(
             the values seen.
     """
     device_type = value.device.type
+    check_devices(value, sampling_locations, attention_weights)  # Torch runs the kernel of any one of them.
     if _has_kernel(device_type):
+        _refuse_forward_mode(value, sampling_locations, attention_weights)
         shapes = _as_cpu_tensor(spatial_shapes)
         return torch.ops.panoptic_segformer.ms_deform_attn(value, shapes, sampling_locations, attention_weights)
     if not torch.compiler.is_compiling():  # A traced function can't log.
@@ -101,7 +105,9 @@ def backend(device_type: str = "cpu") -> Backend:
     reason = f"{EXTENSION} was built with {kernels} kernels only"
     if device_type != "cuda":
         return Backend("reference", reason, "use a cpu or cuda device")
-    return Backend("reference", reason, f"install the CUDA toolkit of torch's version, then FORCE_CUDA=1 {REBUILD}")
+    return _build_failure() or Backend(
+        "reference", reason, f"install the CUDA toolkit of torch's version, then FORCE_CUDA=1 {REBUILD}"
+    )
 
 
 def _has_kernel(device_type: str) -> bool:
@@ -150,13 +156,18 @@ def _load_extension() -> ModuleType | Backend:
     try:
         return importlib.import_module(EXTENSION)
     except ModuleNotFoundError:
-        if not BUILD_FAILURE_FILE.is_file():
-            return Backend("reference", f"{EXTENSION} was never built", REBUILD)
-        reason, remedy = BUILD_FAILURE_FILE.read_text(encoding="utf-8").splitlines()[:2]
-        return Backend("reference", reason, remedy)
+        return _build_failure() or Backend("reference", f"{EXTENSION} was never built", REBUILD)
     except ImportError as error:
         reason = f"{EXTENSION} cannot be loaded by torch {torch.__version__} ({error})"
         return Backend("reference", reason, f"rebuild it for this torch: {REBUILD}")
+
+
+def _build_failure() -> Backend | None:
+    """Read what setup.py could not build and why, or None where it built all that was asked for."""
+    if not BUILD_FAILURE_FILE.is_file():
+        return None
+    reason, remedy = BUILD_FAILURE_FILE.read_text(encoding="utf-8").splitlines()[:2]
+    return Backend("reference", reason, remedy)
 
 
 def _fake_forward(value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
@@ -186,6 +197,15 @@ def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, Tensor, Tens
 def _refuse_second_order(ctx: Any, *grads: Tensor) -> None:
     """Raise: without this torch would take the second-order terms for zero."""
     raise RuntimeError("ms_deform_attn has gradients of first order only: call it without create_graph=True")
+
+
+def _refuse_forward_mode(*tensors: Tensor) -> None:
+    """Raise: without this torch would take the tangents for zero."""
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise RuntimeError(
+            "ms_deform_attn has gradients of reverse mode only: use backward instead of forward_ad and jvp, or "
+            "ms_deform_attn_reference"
+        )
 
 
 def _register(library: torch.library.Library) -> None:

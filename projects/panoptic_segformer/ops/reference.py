@@ -39,6 +39,7 @@ def ms_deform_attn_reference(
     """
     level_sizes = _level_sizes(spatial_shapes)
     _check_shapes(value, level_sizes, sampling_locations, attention_weights)
+    check_devices(value, sampling_locations, attention_weights)
     _check_types(value, sampling_locations, attention_weights)
     batch, _, heads, channels = value.shape
     queries = sampling_locations.shape[1]
@@ -109,13 +110,17 @@ def _check_shapes(
         )
 
 
-def _check_types(value: Tensor, sampling_locations: Tensor, attention_weights: Tensor) -> None:
-    """Raise where devices or dtypes do not go together."""
+def check_devices(value: Tensor, sampling_locations: Tensor, attention_weights: Tensor) -> None:
+    """Raise where the tensors are not all on one device."""
     if not value.device == sampling_locations.device == attention_weights.device:
         raise RuntimeError(
             "value, sampling_locations and attention_weights must be on one device, got "
             f"{value.device}, {sampling_locations.device} and {attention_weights.device}"
         )
+
+
+def _check_types(value: Tensor, sampling_locations: Tensor, attention_weights: Tensor) -> None:
+    """Raise where dtypes do not go together."""
     dtypes = (value.dtype, sampling_locations.dtype, attention_weights.dtype)
     allowed = {value.dtype, torch.promote_types(value.dtype, torch.float32)}
     if not value.is_floating_point() or dtypes[1] != dtypes[2] or dtypes[1] not in allowed:
