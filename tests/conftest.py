@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tiny import tiny_overrides
+from tiny import forget_scenes, tiny_overrides
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,8 +44,6 @@ def scenes_root(tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny_config(scenes_root, config_dir, tmp_path, monkeypatch):
     """Function that gives the config of a model of seconds, on the synthetic scenes, with overrides KEY VALUE."""
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-
     from panoptic_segformer import load_config
 
     monkeypatch.setenv("DETECTRON2_DATASETS", str(scenes_root))
@@ -56,7 +54,4 @@ def tiny_config(scenes_root, config_dir, tmp_path, monkeypatch):
         )
 
     yield load
-    for name in ("synthetic_train", "synthetic_val"):
-        if name in DatasetCatalog.list():
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
+    forget_scenes()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
 
 def tiny_overrides(output_dir: Path) -> list[str]:
     node = "MODEL.PANOPTIC_SEGFORMER"
@@ -25,3 +27,11 @@ def tiny_overrides(output_dir: Path) -> list[str]:
         "OUTPUT_DIR": str(output_dir / "output"),
     }
     return [word for pair in pairs.items() for word in pair]
+
+
+def forget_scenes() -> None:
+    """Unregister the synthetic scenes: the next test has them in another folder."""
+    for name in ("synthetic_train", "synthetic_val"):
+        if name in DatasetCatalog.list():
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
