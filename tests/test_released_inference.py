@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -225,22 +227,43 @@ def test_every_golden_intermediate_is_equal(golden, recorded):
     assert not failures
 
 
-def contiguous_ids(golden: Golden, run: str) -> list[int]:
-    return [segment["label"] for segment in golden.json["evals"][run]["images"][0]["segments_info"]]
+def paint(golden: Golden, run: str, found) -> torch.Tensor:
+    """Our segments in the released form: dataset category and instance number per pixel, (H, W, 2) int32."""
+    segment_ids, segments_info = found["panoptic"]
+    truths = golden.json["evals"][run]["images"][0]["segments_info"]
+    painted = torch.zeros(*segment_ids.shape, 2, dtype=torch.int32)
+    for segment, truth in zip(segments_info, truths, strict=True):
+        names = [truth["category_id"], truth["instance_id"]]
+        painted[segment_ids == segment["id"]] = torch.tensor(names, dtype=torch.int32)
+    return painted
 
 
 def test_panoptic_map_is_equal(golden, recorded):
     run, found = recorded
-    segment_ids, segments_info = found["panoptic"]
+    segments_info = found["panoptic"][1]
     expected = golden.json["evals"][run]["images"][0]["segments_info"]
     assert [segment["category_id"] for segment in segments_info] == [segment["label"] for segment in expected]
     assert [segment["isthing"] for segment in segments_info] == [segment["isthing"] for segment in expected]
     scores = [segment["score"] for segment in segments_info]
     assert np.allclose(scores, [segment["score"] for segment in expected], rtol=3e-4)
-    names = golden[f"{run}/pp0.panoptic"]
-    painted = torch.zeros_like(names)
-    for segment, truth in zip(segments_info, expected, strict=True):
-        painted[segment_ids == segment["id"]] = torch.tensor(
-            [truth["category_id"], truth["instance_id"]], dtype=painted.dtype
-        )
-    assert (painted == names).all(-1).float().mean() >= 0.999
+    assert (paint(golden, run, found) == golden[f"{run}/pp0.panoptic"]).all(-1).float().mean() >= 0.999
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_double_precision_is_equal_to_rounding(golden, model, run, monkeypatch):
+    double = copy.deepcopy(model).double()
+    # The released preprocessing is float32; its result is what both double runs start from.
+    monkeypatch.setattr(double, "normalize", lambda image: golden[f"{run}/in.img_norm"][0].double())
+    found = Recorder(double).record(golden.image(run), original_size(golden, run))
+    prefix = f"{run}/f64/"
+    names = [n.removeprefix(prefix) for n in golden.arrays_float64.files if n.startswith(prefix)]
+    names.remove("pp0.panoptic")
+    assert len(names) > 25
+    for name in names:
+        expected = torch.from_numpy(golden.arrays_float64[prefix + name])
+        actual = found[name].reshape(expected.shape)
+        assert actual.dtype == torch.float64, name
+        # The released code takes boxes in pixels through float32.
+        tolerance = 1e-7 if "bbox" in name else 1e-9
+        assert (actual - expected).abs().max() <= tolerance * max(1.0, expected.abs().max()), name
+    assert torch.equal(paint(golden, run, found), torch.from_numpy(golden.arrays_float64[f"{prefix}pp0.panoptic"]))
