@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import pickle
+import threading
 
 import pytest
 import torch
@@ -49,6 +52,17 @@ def test_relative_and_absolute_files_load(golden, cache, tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     model = golden.build_model()
     checkpointer(model).load("psf://folder.pth" if relative else f"psf://{tmp_path / 'folder.pth'}")
+    assert torch.equal(model.encoder.level_embedding, golden.state_dict["bbox_head.transformer.level_embeds"])
+
+
+def test_web_address_loads(golden, cache, tmp_path):
+    golden.save_checkpoint(tmp_path / "released.pth")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        model = golden.build_model()
+        DetectionCheckpointer(model).load(f"psf://http://127.0.0.1:{server.server_port}/released.pth")
+        server.shutdown()
     assert torch.equal(model.encoder.level_embedding, golden.state_dict["bbox_head.transformer.level_embeds"])
 
 
