@@ -28,7 +28,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 LITE = "configs/synthetic/panoptic_segformer_lite0.yaml"
 SHORT = ["SOLVER.MAX_ITER", "1", "SOLVER.STEPS", "()", "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"]
 # Not run here: they set up environments, or are this very test run. Their own fresh-clone run is the set-up's test.
-SETUP = ("git clone", "cd ", "make demo", "make test", "pip install")
+SETUP = ("make demo", "make test", "source .venv/bin/activate", "pip install")
 
 
 def blocks(language: str) -> list[str]:
