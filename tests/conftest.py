@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tiny import forget_scenes, tiny_overrides
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# The same examples in every run, however slow the machine.
+settings.register_profile("deterministic", deadline=None, derandomize=True)
+settings.load_profile("deterministic")
 # Small tensors gain nothing from threads, and pytest-xdist runs one process per core.
 torch.set_num_threads(1)
 

@@ -38,7 +38,7 @@ def merge_slowly(inside, scores, is_thing):
     return result, kept
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data(), number=st.integers(0, 8), height=st.integers(1, 6), width=st.integers(1, 6))
 def test_merge_equals_the_plain_loop(data, number, height, width):
     inside = data.draw(npst.arrays(bool, (number, height, width)))
@@ -56,7 +56,7 @@ def test_merge_equals_the_plain_loop(data, number, height, width):
     assert areas.tolist() == [(expected_ids == rank + 1).sum() for rank in range(len(expected_kept))]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     masks=npst.arrays(np.float32, (3, 4, 5), elements=st.floats(0, 3, width=32)),
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),

@@ -17,7 +17,7 @@ def picture(level_sizes, value: float) -> list[torch.Tensor]:
     return [torch.full((1, DIM, height, width), value) for height, width in level_sizes]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(first=sizes, second=sizes)
 def test_each_picture_keeps_its_own_tokens(first, second):
     levels = pad_levels([picture(first, 1.0), picture(second, 2.0)])
@@ -34,7 +34,7 @@ def test_each_picture_keeps_its_own_tokens(first, second):
             assert levels.tokens()[index][padding[index]].count_nonzero() == 0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(first=sizes, second=sizes)
 def test_positions_and_references_are_those_of_the_picture_alone(first, second):
     alone = pad_levels([picture(first, 1.0)])
