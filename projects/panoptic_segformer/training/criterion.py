@@ -84,6 +84,7 @@ class Criterion:
         """
         losses: dict[str, Tensor] = {}
         matches: list[Match] = []
+        scale = counts.thing_share / counts.things
         for layer, (logits, boxes) in enumerate(zip(output.class_logits, output.boxes, strict=True)):
             matches = [self.matcher.match(logits[i], boxes[i], target) for i, target in enumerate(targets)]
             sums = torch.stack(
@@ -92,10 +93,9 @@ class Criterion:
                     for i, (target, match) in enumerate(zip(targets, matches, strict=True))
                 ]
             ).sum(0)
-            scale = counts.thing_share / counts.things
-            weights = sums.new_tensor([self.weights.thing_class, self.weights.box, self.weights.giou])
-            names = (f"loss_class_{layer}", f"loss_box_{layer}", f"loss_giou_{layer}")
-            losses.update(zip(names, sums * weights * scale, strict=True))
+            weights = {"class": self.weights.thing_class, "box": self.weights.box, "giou": self.weights.giou}
+            for (term, weight), total in zip(weights.items(), sums, strict=True):
+                losses[f"loss_{term}_{layer}"] = total * (weight * scale)
         return losses, matches
 
     def _location_sums(self, logits: Tensor, boxes: Tensor, target: PictureTargets, match: Match) -> Tensor:
