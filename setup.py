@@ -74,11 +74,11 @@ def why_no_cuda() -> tuple[str, str] | None:
 
 def make_extension() -> cpp_extension.CppExtension:
     """Describe the extension's sources and flags."""
-    sources = ["csrc/ms_deform_attn.cpp", "csrc/cpu/ms_deform_attn.cpp"]
+    sources = ["csrc/ms_deform_attn.cpp", "csrc/cpu/ms_deform_attn.cpp", "csrc/cpu/kernels.cpp"]
     flags = {"cxx": ["-std=c++20", "-O3", "-g0", "-Wall", STABLE_ABI]}
     kind = cpp_extension.CppExtension
     if wants_cuda() and why_no_cuda() is None:
-        sources.append("csrc/cuda/ms_deform_attn.cu")
+        sources += [f"csrc/cuda/{name}.cu" for name in ("launch", "forward", "backward")]
         flags["cxx"].append("-DUSE_CUDA")
         flags["nvcc"] = ["-std=c++20", "-O3", "-DUSE_CUDA", STABLE_ABI]
         kind = cpp_extension.CUDAExtension

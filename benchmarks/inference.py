@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from panoptic_segformer import load_config
 from panoptic_segformer.modeling import deformable_attention
-from panoptic_segformer.ops import backend, ms_deform_attn, ms_deform_attn_reference
+from panoptic_segformer.ops import backend, ms_deform_attn_fused, ms_deform_attn_fused_reference
 
 PARTS = ("backbone", "neck", "encoder", "location_decoder", "thing_mask_decoder", "stuff_mask_decoder")
 
@@ -77,8 +77,9 @@ def main() -> None:
     model = build_model(load_config(arguments.config_file, ["MODEL.DEVICE", arguments.device])).eval()
     image = torch.randint(0, 256, (3, *arguments.size), dtype=torch.uint8)
     columns = {}
-    for title, operator in (("compiled", ms_deform_attn), ("PyTorch definition", ms_deform_attn_reference)):
-        deformable_attention.ms_deform_attn = operator
+    operators = {"compiled": ms_deform_attn_fused, "PyTorch definition": ms_deform_attn_fused_reference}
+    for title, operator in operators.items():
+        deformable_attention.ms_deform_attn_fused = operator
         columns[title] = measure(model, image, arguments.runs)
     rows = [
         [name, *(column[name] for column in columns.values())] for name in (*PARTS, "merging and the rest", "total")

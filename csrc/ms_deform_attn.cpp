@@ -1,7 +1,7 @@
 // Operator schemas, input checks and the Python module.
 //
 // Fake kernels, autograd and autocast are registered in Python, see
-// projects/panoptic_segformer/ops/ms_deform_attn.py.
+// projects/panoptic_segformer/ops/registration.py.
 #include "ms_deform_attn.h"
 
 #include <Python.h>
@@ -15,7 +15,8 @@
 namespace panoptic_segformer {
 namespace {
 
-using Sizes = std::vector<int64_t>;
+// Beyond it float32 can't tell a level's columns apart.
+constexpr int64_t kMaxSide = int64_t(1) << 24;
 
 Sizes sizes_of(const Tensor& tensor) {
   return {tensor.sizes().begin(), tensor.sizes().end()};
@@ -46,33 +47,33 @@ std::string show(const torch::stable::Device& device) {
   return device.is_cpu() ? "cpu" : "device " + std::to_string(device.index());
 }
 
-std::vector<Level> read_levels(const Tensor& spatial_shapes, int64_t length) {
+std::vector<Level> read_levels(const Sizes& spatial_shapes, int64_t length) {
   STD_TORCH_CHECK(
-      spatial_shapes.scalar_type() == ScalarType::Long &&
-          spatial_shapes.dim() == 2 && spatial_shapes.size(1) == 2,
-      "spatial_shapes must be int64 [levels, 2] with rows (height, width), "
-      "got ",
-      spatial_shapes.scalar_type(),
-      " of shape ",
-      show(sizes_of(spatial_shapes)));
-  const Tensor on_cpu = torch::stable::contiguous(
-      torch::stable::to(
-          spatial_shapes,
-          torch::stable::Device(torch::headeronly::DeviceType::CPU)));
-  const int64_t* pairs = on_cpu.const_data_ptr<int64_t>();
+      spatial_shapes.size() % 2 == 0,
+      "spatial_shapes must hold (height, width) of each level, an even count "
+      "of numbers, got ",
+      spatial_shapes.size());
+  STD_TORCH_CHECK(
+      length <= INT32_MAX,
+      "value may hold at most ",
+      INT32_MAX,
+      " positions per image, got ",
+      length);
   std::vector<Level> levels;
   int64_t total = 0;
   bool fits = true;
-  for (int64_t i = 0; i < spatial_shapes.size(0); ++i) {
-    const int64_t height = pairs[2 * i], width = pairs[2 * i + 1];
+  for (size_t i = 0; i < spatial_shapes.size(); i += 2) {
+    const int64_t height = spatial_shapes[i], width = spatial_shapes[i + 1];
     STD_TORCH_CHECK(
-        height >= 1 && width >= 1,
-        "every level needs a height and width of at least 1, got (",
+        height >= 1 && width >= 1 && height <= kMaxSide && width <= kMaxSide,
+        "every level needs a height and width of at least 1 and at most ",
+        kMaxSide,
+        ", got (",
         height,
         ", ",
         width,
         ") for level ",
-        i);
+        i / 2);
     levels.push_back({height, width, total});
     fits = fits && width <= (length - total) / height;
     total += fits ? height * width : 0;  // Where it fits it can't overflow.
@@ -88,91 +89,144 @@ std::vector<Level> read_levels(const Tensor& spatial_shapes, int64_t length) {
   return levels;
 }
 
-void check_types(
-    const Tensor& value,
-    const Tensor& sampling_locations,
-    const Tensor& attention_weights) {
-  STD_TORCH_CHECK(
-      value.device() == sampling_locations.device() &&
-          value.device() == attention_weights.device(),
-      "value, sampling_locations and attention_weights must be on one device, "
-      "got ",
-      show(value.device()),
-      ", ",
-      show(sampling_locations.device()),
-      " and ",
-      show(attention_weights.device()));
-  const ScalarType type = value.scalar_type();
-  const ScalarType location_type = sampling_locations.scalar_type();
-  const bool half = type == ScalarType::Half || type == ScalarType::BFloat16;
-  const bool known =
-      half || type == ScalarType::Float || type == ScalarType::Double;
-  STD_TORCH_CHECK(
-      known && location_type == attention_weights.scalar_type() &&
-          (location_type == type ||
-           (half && location_type == ScalarType::Float)),
-      "sampling_locations and attention_weights must share one dtype, that of "
-      "value or, for half precision values, float32; got value ",
-      type,
-      ", sampling_locations ",
-      location_type,
-      ", attention_weights ",
-      attention_weights.scalar_type());
-}
+// A tensor argument beside value, by the name that messages give it.
+struct Argument {
+  const char* name;
+  const Tensor& tensor;
+};
 
-}  // namespace
-
-Shape check_inputs(
-    const Tensor& value,
-    const Tensor& spatial_shapes,
-    const Tensor& sampling_locations,
-    const Tensor& attention_weights) {
-  const Sizes values = sizes_of(value),
-              locations = sizes_of(sampling_locations);
+void check_sizes(
+    const Argument& argument,
+    const Sizes& expected,
+    const Sizes& values,
+    int64_t num_levels) {
   STD_TORCH_CHECK(
-      values.size() == 4,
-      "value must be [batch, length, heads, channels], got shape ",
-      show(values));
-  STD_TORCH_CHECK(
-      locations.size() == 6,
-      "sampling_locations must be [batch, queries, heads, levels, points, 2], "
-      "got shape ",
-      show(locations));
-  const std::vector<Level> levels = read_levels(spatial_shapes, values[1]);
-  const int64_t num_levels = static_cast<int64_t>(levels.size());
-  Sizes expected{values[0], locations[1], values[2], num_levels, locations[4]};
-  STD_TORCH_CHECK(
-      sizes_of(attention_weights) == expected,
-      "attention_weights must have shape ",
-      show(expected),
-      " to fit value ",
-      show(values),
-      ", ",
-      num_levels,
-      " levels and sampling_locations ",
-      show(locations),
-      ", got ",
-      show(sizes_of(attention_weights)));
-  expected.push_back(2);
-  STD_TORCH_CHECK(
-      locations == expected,
-      "sampling_locations must have shape ",
+      sizes_of(argument.tensor) == expected,
+      argument.name,
+      " must have shape ",
       show(expected),
       " to fit value ",
       show(values),
       " and ",
       num_levels,
       " levels, got ",
-      show(locations));
-  check_types(value, sampling_locations, attention_weights);
+      show(sizes_of(argument.tensor)));
+}
+
+void check_device(const Tensor& value, const Argument& argument) {
+  STD_TORCH_CHECK(
+      value.device() == argument.tensor.device(),
+      "all tensors must be on one device, got value on ",
+      show(value.device()),
+      " and ",
+      argument.name,
+      " on ",
+      show(argument.tensor.device()));
+}
+
+// What both forms check alike: `places` [B, Q, M, L, P, 2] and `scores`
+// [B, Q, M, L, P].
+Shape check_common(
+    const Tensor& value,
+    const Sizes& spatial_shapes,
+    const Argument& places,
+    const Argument& scores) {
+  const Sizes values = sizes_of(value), grid = sizes_of(places.tensor);
+  STD_TORCH_CHECK(
+      values.size() == 4,
+      "value must be [batch, length, heads, channels], got shape ",
+      show(values));
+  STD_TORCH_CHECK(
+      grid.size() == 6,
+      places.name,
+      " must be [batch, queries, heads, levels, points, 2], got shape ",
+      show(grid));
+  const std::vector<Level> levels = read_levels(spatial_shapes, values[1]);
+  const int64_t num_levels = static_cast<int64_t>(levels.size());
+  Sizes expected{values[0], grid[1], values[2], num_levels, grid[4]};
+  check_sizes(scores, expected, values, num_levels);
+  expected.push_back(2);
+  check_sizes(places, expected, values, num_levels);
+  check_device(value, places);
+  check_device(value, scores);
+  const ScalarType type = value.scalar_type();
+  const ScalarType place_type = places.tensor.scalar_type();
+  const bool half = type == ScalarType::Half || type == ScalarType::BFloat16;
+  const bool known =
+      half || type == ScalarType::Float || type == ScalarType::Double;
+  STD_TORCH_CHECK(
+      known && place_type == scores.tensor.scalar_type() &&
+          (place_type == type || (half && place_type == ScalarType::Float)),
+      places.name,
+      " and ",
+      scores.name,
+      " must share one dtype, that of value or, for half precision values, "
+      "float32; got value ",
+      type,
+      ", ",
+      places.name,
+      " ",
+      place_type,
+      ", ",
+      scores.name,
+      " ",
+      scores.tensor.scalar_type());
   return {
       values[0],
       values[1],
       values[2],
       values[3],
-      locations[1],
-      locations[4],
+      grid[1],
+      grid[4],
+      /*reference_dim=*/0,
       levels};
+}
+
+}  // namespace
+
+Shape check_inputs(
+    const Tensor& value,
+    const Sizes& spatial_shapes,
+    const Tensor& sampling_locations,
+    const Tensor& attention_weights) {
+  return check_common(
+      value,
+      spatial_shapes,
+      {"sampling_locations", sampling_locations},
+      {"attention_weights", attention_weights});
+}
+
+Shape check_fused_inputs(
+    const Tensor& value,
+    const Sizes& spatial_shapes,
+    const Tensor& reference_points,
+    const Tensor& sampling_offsets,
+    const Tensor& attention_logits) {
+  Shape shape = check_common(
+      value,
+      spatial_shapes,
+      {"sampling_offsets", sampling_offsets},
+      {"attention_logits", attention_logits});
+  const Argument reference{"reference_points", reference_points};
+  const Sizes sizes = sizes_of(reference_points);
+  const int64_t num_levels = static_cast<int64_t>(shape.levels.size());
+  shape.reference_dim = sizes.size() == 4 && sizes[3] == 4 ? 4 : 2;
+  check_sizes(
+      reference,
+      {shape.batch, shape.queries, num_levels, shape.reference_dim},
+      sizes_of(value),
+      num_levels);
+  check_device(value, reference);
+  const ScalarType expected = compute_type(value.scalar_type());
+  STD_TORCH_CHECK(
+      reference_points.scalar_type() == expected,
+      "reference_points must be ",
+      expected,
+      " beside a value of ",
+      value.scalar_type(),
+      ", got ",
+      reference_points.scalar_type());
+  return shape;
 }
 
 void check_grad_output(
@@ -195,14 +249,26 @@ void check_grad_output(
       show(grad_output.device()));
 }
 
+// The levels are a list of numbers, not a tensor: no kernel waits for a device
+// to read them, and a traced graph holds what a decomposition has to know.
 STABLE_TORCH_LIBRARY(panoptic_segformer, m) {
   m.def(
-      "ms_deform_attn(Tensor value, Tensor spatial_shapes, "
+      "ms_deform_attn(Tensor value, SymInt[] spatial_shapes, "
       "Tensor sampling_locations, Tensor attention_weights) -> Tensor");
   m.def(
       "ms_deform_attn_backward(Tensor grad_output, Tensor value, "
-      "Tensor spatial_shapes, Tensor sampling_locations, "
-      "Tensor attention_weights) -> (Tensor, Tensor, Tensor)");
+      "SymInt[] spatial_shapes, Tensor sampling_locations, "
+      "Tensor attention_weights, bool deterministic) "
+      "-> (Tensor, Tensor, Tensor)");
+  m.def(
+      "ms_deform_attn_fused(Tensor value, SymInt[] spatial_shapes, "
+      "Tensor reference_points, Tensor sampling_offsets, "
+      "Tensor attention_logits) -> Tensor");
+  m.def(
+      "ms_deform_attn_fused_backward(Tensor grad_output, Tensor value, "
+      "SymInt[] spatial_shapes, Tensor reference_points, "
+      "Tensor sampling_offsets, Tensor attention_logits, bool deterministic) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
 }
 
 }  // namespace panoptic_segformer

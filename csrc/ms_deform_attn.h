@@ -1,9 +1,13 @@
 // Multi-scale deformable attention: what the CPU and the CUDA kernels share.
 //
-// Shapes: value [B, S, M, C], spatial_shapes [L, 2] (height, width),
-// sampling_locations [B, Q, M, L, P, 2] (x, y), attention_weights
-// [B, Q, M, L, P] -> output [B, Q, M * C]; B images, S = sum of height * width,
-// M heads, C channels of a head, Q queries, L levels, P points.
+// Two forms of one operator, [B, S, M, C] -> [B, Q, M * C]. B images, S = sum
+// of height * width over L levels, M heads, C channels of a head, Q queries, P
+// points per level.
+//
+// Plain: sampling_locations [B, Q, M, L, P, 2] (x, y) and attention_weights
+// [B, Q, M, L, P]. Fused: both are computed inside, from reference_points
+// [B, Q, L, 2] (x, y) or [B, Q, L, 4] (centre, size), sampling_offsets
+// [B, Q, M, L, P, 2] and attention_logits [B, Q, M, L, P].
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
@@ -22,6 +26,7 @@ using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+using Sizes = std::vector<int64_t>;
 
 struct Level {
   int64_t height;
@@ -36,6 +41,7 @@ struct Shape {
   int64_t channels;
   int64_t queries;
   int64_t points;
+  int64_t reference_dim;  // fused form: 2 (points) or 4 (boxes); else 0
   std::vector<Level> levels;
 
   int64_t samples() const {  // of one query and head
@@ -43,13 +49,20 @@ struct Shape {
   }
 };
 
-// Throws with the values seen where the inputs contradict each other. Copies
-// spatial_shapes to the CPU, which waits for a device that holds them.
+// Both throw with the values seen where the inputs contradict each other.
+// spatial_shapes: height and width of each level, one after the other.
 Shape check_inputs(
     const Tensor& value,
-    const Tensor& spatial_shapes,
+    const Sizes& spatial_shapes,
     const Tensor& sampling_locations,
     const Tensor& attention_weights);
+
+Shape check_fused_inputs(
+    const Tensor& value,
+    const Sizes& spatial_shapes,
+    const Tensor& reference_points,
+    const Tensor& sampling_offsets,
+    const Tensor& attention_logits);
 
 void check_grad_output(
     const Tensor& grad_output, const Tensor& value, const Shape& shape);
@@ -62,74 +75,27 @@ inline ScalarType compute_type(ScalarType type) {
   return type == ScalarType::Double ? type : ScalarType::Float;
 }
 
-// The two neighbours that linear interpolation reads along one axis. Reading
-// needs no branch and can't leave the level whatever the coordinate: where one
-// of them lies outside, both are the one inside, the second with weight 0.
-template <typename C>
-struct Neighbours {
-  bool inside;    // whether the level is touched at all
-  int64_t first;  // index of the first; the second is first + step
-  int64_t step;   // 0 where only one lies inside
-  C weight[2];
-  C slope[2];  // derivative of the weights by the position in pixels
+template <typename T, typename L>
+struct Types {
+  using Value = T;
+  using Location = L;  // of locations and weights, offsets and logits
 };
 
-template <typename C>
-C10_HOST_DEVICE inline C hat(C distance) {
-  const C weight = 1 - (distance < 0 ? -distance : distance);
-  return weight > 0 ? weight : 0;  // 0 for NaN too
-}
-
-template <typename C>
-C10_HOST_DEVICE inline C hat_slope(C distance) {  // the right-hand one
-  const C slope = distance < 0 ? 1 : -1;
-  return distance >= -1 && distance < 1 ? slope : 0;
-}
-
-// coordinate: in [0, 1] from the first pixel's outer edge to the last one's.
-template <typename C>
-C10_HOST_DEVICE inline Neighbours<C> locate(C coordinate, int64_t size) {
-  const C position = coordinate * size - C(0.5);
-  const C last = size - 1;
-  const C clamped = position < last ? position : last;
-  Neighbours<C> result;
-  result.inside = position >= -1 && position < size;
-  // NaN compares false and becomes `last`.
-  result.first = static_cast<int64_t>(clamped > 0 ? clamped : 0);
-  result.step = position >= 0 && position < last;
-  const C distance = position - result.first;
-  result.weight[0] = hat(distance);
-  result.slope[0] = hat_slope(distance);
-  result.weight[1] = result.step ? hat(distance - 1) : 0;
-  result.slope[1] = result.step ? hat_slope(distance - 1) : 0;
-  return result;
-}
-
-template <typename C>
-struct PointGradients {
-  C x;
-  C y;
-  C weight;
-};
-
-// From the products of the output's gradient with the four rows that a point
-// read: upper left, upper right, lower left, lower right.
-template <typename C>
-C10_HOST_DEVICE inline PointGradients<C> point_gradients(
-    const Neighbours<C>& x,
-    const Neighbours<C>& y,
-    const Level& level,
-    C weight,
-    const C (&dots)[4]) {
-  const C upper = x.weight[0] * dots[0] + x.weight[1] * dots[1];
-  const C lower = x.weight[0] * dots[2] + x.weight[1] * dots[3];
-  const C upper_slope = x.slope[0] * dots[0] + x.slope[1] * dots[1];
-  const C lower_slope = x.slope[0] * dots[2] + x.slope[1] * dots[3];
-  return {
-      weight * level.width *
-          (y.weight[0] * upper_slope + y.weight[1] * lower_slope),
-      weight * level.height * (y.slope[0] * upper + y.slope[1] * lower),
-      y.weight[0] * upper + y.weight[1] * lower};
+// Calls run(Types<T, L>{}) for the dtypes that the checks let through.
+template <typename F>
+auto dispatch_types(ScalarType value, ScalarType location, const F& run) {
+  const bool mixed = value != location;
+  switch (value) {
+    case ScalarType::Double:
+      return run(Types<double, double>{});
+    case ScalarType::Half:
+      return mixed ? run(Types<Half, float>{}) : run(Types<Half, Half>{});
+    case ScalarType::BFloat16:
+      return mixed ? run(Types<BFloat16, float>{})
+                   : run(Types<BFloat16, BFloat16>{});
+    default:
+      return run(Types<float, float>{});
+  }
 }
 
 }  // namespace panoptic_segformer

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +14,9 @@ from pathlib import Path
 
 import pytest
 from torch.utils.cpp_extension import include_paths
+
+from compiled import require_compiled
+from panoptic_segformer.ops.extension import EXTENSION
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ["-std=c++20", "-DTORCH_TARGET_VERSION=0x020b000000000000", "-DPy_LIMITED_API=0x030B0000"]
@@ -36,7 +42,13 @@ def project(tmp_path) -> Path:
 
 
 def break_source(project: Path) -> None:
+    empty_sources(project)
     (project / "csrc/ms_deform_attn.cpp").write_text("#error broken on purpose\n", encoding="utf-8")
+
+
+def empty_sources(project: Path) -> None:
+    for source in (project / "csrc").rglob("*.cpp"):
+        source.write_text("// Quick to compile.\n", encoding="utf-8")
 
 
 def build(project: Path, *options: str, before: str = "pass", **variables: str) -> subprocess.CompletedProcess:
@@ -70,8 +82,7 @@ def test_failed_build_succeeds_as_install_and_leaves_the_reason(project, variabl
 
 
 def test_cuda_kernels_that_cannot_be_built_are_missed_aloud(project):
-    for source in ("ms_deform_attn.cpp", "cpu/ms_deform_attn.cpp"):
-        (project / "csrc" / source).write_text("// Quick to compile.\n", encoding="utf-8")
+    empty_sources(project)
     result = build(project, before="torch.version.cuda = None", FORCE_CUDA="1")
     package = project / "projects/panoptic_segformer"
     assert (package / "_C.abi3.so").stat().st_size > 0, "the CPU kernels are built all the same"
@@ -93,7 +104,7 @@ def test_changed_header_is_compiled_where_ninja_is_absent(project):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", ["ms_deform_attn.cpp", "cpu/ms_deform_attn.cpp"])
+@pytest.mark.parametrize("source", ["ms_deform_attn.cpp", "cpu/ms_deform_attn.cpp", "cpu/kernels.cpp"])
 def test_cpu_sources_compile_without_warnings(source, tmp_path):
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
@@ -104,11 +115,30 @@ def test_cpu_sources_compile_without_warnings(source, tmp_path):
 
 
 @pytest.mark.slow
-def test_cuda_sources_compile_without_warnings(tmp_path):
+@pytest.mark.parametrize("source", ["launch.cu", "forward.cu", "backward.cu"])
+def test_cuda_sources_compile_without_warnings_and_spills(source, tmp_path):
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("no nvcc: CUDA sources are compiled where a CUDA toolkit is")
-    command = [nvcc, "-c", ROOT / "csrc/cuda/ms_deform_attn.cu", "-o", tmp_path / "kernels.o", "-O3", "-DUSE_CUDA"]
+    command = [nvcc, "-c", ROOT / "csrc/cuda" / source, "-o", tmp_path / "kernels.o", "-O3", "-DUSE_CUDA"]
     chips = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in (80, 90)]
-    result = run([*command, *chips, "-Werror=all-warnings", "-Xcompiler=-fPIC,-Wall,-Werror", *FLAGS, *INCLUDES])
+    checks = ["-Xptxas=-v", "-Werror=all-warnings", "-Xcompiler=-fPIC,-Wall,-Werror"]
+    result = run([*command, *chips, *checks, *FLAGS, *INCLUDES])
     assert result.returncode == 0, result.stderr
+    spills = re.findall(r"(\d+) bytes spill (?:stores|loads)", result.stderr)
+    assert spills or source == "launch.cu", "ptxas told nothing of its kernels"
+    assert set(spills) <= {"0"}, result.stderr
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have one set of kernels")
+def test_newer_instructions_stay_in_the_kernels_that_are_chosen_for_them():
+    """Elsewhere they would stop an older processor, also in a function of the library that the linker shares."""
+    require_compiled()
+    objdump = shutil.which("objdump")
+    if objdump is None:
+        pytest.skip("no objdump")
+    listing = run([objdump, "-d", "-C", "--no-show-raw-insn", importlib.import_module(EXTENSION).__file__]).stdout
+    functions = re.split(r"^[0-9a-f]+ <(.*)>:$", listing, flags=re.MULTILINE)[1:]
+    with_vectors = {name for name, body in zip(functions[::2], functions[1::2], strict=True) if "%ymm" in body}
+    assert with_vectors
+    assert all("panoptic_segformer::avx2::" in name for name in with_vectors), with_vectors

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..ops import ms_deform_attn
+from ..ops import ms_deform_attn_fused
 from .levels import FeatureLevels
 
 __all__ = ["DeformableAttention"]
@@ -61,7 +61,8 @@ class DeformableAttention(nn.Module):
 
         Args:
             queries: (B, Q, D), position included.
-            reference: (B, Q, L, 2) points (x, y), or (B, Q, L, 4) boxes (cx, cy, w, h), in units of the padded level.
+            reference: (B, Q, L, 2) points (x, y), or (B, Q, L, 4) boxes (cx, cy, w, h), in units of the padded level;
+                offsets count cells of their level, or shares of the box. float32 at least, whatever the queries' dtype.
             memory: (B, S, D) tokens that are read, position not included.
             levels: the levels that the memory holds; their padding reads as zero.
         """
@@ -72,13 +73,6 @@ class DeformableAttention(nn.Module):
             value = value.masked_fill(levels.padding[..., None], 0.0)
         value = value.unflatten(-1, (self.num_heads, -1))
         offsets = self.sampling_offsets(queries).view(batch, num_queries, *heads, 2)
-        weights = self.attention_weights(queries).view(batch, num_queries, self.num_heads, -1)
-        weights = weights.softmax(-1).view(batch, num_queries, *heads)
-        centres = reference[:, :, None, :, None, :2]
-        if reference.shape[-1] == 2:
-            steps = 1.0 / levels.shape_tensor.flip(-1)[:, None]  # offsets count cells of their level
-        else:
-            steps = reference[:, :, None, :, None, 2:] * (0.5 / self.num_points)  # ... or shares of the box
-        locations = centres + offsets * steps  # in the reference's precision, float32 at least
-        output = ms_deform_attn(value, levels.spatial_shapes, locations, weights.to(locations.dtype))
+        logits = self.attention_weights(queries).view(batch, num_queries, *heads)
+        output = ms_deform_attn_fused(value, levels.shapes, reference, offsets, logits)
         return self.output_proj(output)

@@ -27,10 +27,8 @@ class FeatureLevels:
         maps: L tensors (B, D, Hl, Wl), zero in padding.
         sizes: for each picture its L sizes (height, width), at most (Hl, Wl).
         shapes: the L padded sizes (Hl, Wl).
-        spatial_shapes: (L, 2) int64 on the CPU, the padded sizes as the operator takes them.
         size_tensor: (B, L, 2) each picture's own sizes (height, width), in float32 at least: half precision can't tell
             neighbouring cells of a wide level apart.
-        shape_tensor: (L, 2) the padded sizes (height, width), likewise.
         valid_ratios: (B, L, 2) share of every level that a picture fills, order (x, y).
         padding: (B, S) bool, which tokens are padding, or None where nothing is.
     """
@@ -39,11 +37,9 @@ class FeatureLevels:
         self.maps = maps
         self.sizes = sizes
         self.shapes = [(level.shape[-2], level.shape[-1]) for level in maps]
-        self.spatial_shapes = torch.tensor(self.shapes, dtype=torch.int64)
         options = {"dtype": torch.promote_types(maps[0].dtype, torch.float32), "device": maps[0].device}
         self.size_tensor = torch.tensor(sizes, **options)
-        self.shape_tensor = torch.tensor(self.shapes, **options)
-        self.valid_ratios = (self.size_tensor / self.shape_tensor).flip(-1)
+        self.valid_ratios = (self.size_tensor / torch.tensor(self.shapes, **options)).flip(-1)
         has_padding = any(own != self.shapes for own in sizes)
         self.padding = self._padding() if has_padding else None
 

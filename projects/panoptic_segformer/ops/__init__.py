@@ -1,6 +1,16 @@
 """Operators of the model: multi-scale deformable attention, compiled or in pure PyTorch."""
 
-from .ms_deform_attn import Backend, backend, ms_deform_attn
-from .reference import ms_deform_attn_reference
+from .decompositions import decompositions
+from .extension import Backend, backend
+from .ms_deform_attn import ms_deform_attn, ms_deform_attn_fused
+from .reference import ms_deform_attn_fused_reference, ms_deform_attn_reference
 
-__all__ = ["Backend", "backend", "ms_deform_attn", "ms_deform_attn_reference"]
+__all__ = [
+    "Backend",
+    "backend",
+    "decompositions",
+    "ms_deform_attn",
+    "ms_deform_attn_fused",
+    "ms_deform_attn_fused_reference",
+    "ms_deform_attn_reference",
+]

@@ -1,10 +1,11 @@
 """Multi-scale deformable attention in pure PyTorch, by grid_sample.
 
-It is the definition: the truth that tests hold the compiled operator to, and what runs where that operator
-could not be built. It is slow and keeps one [B*M, D/M, Q, P] tensor per level for the backward pass.
+It is the definition: the truth that tests hold the compiled operators to, what runs where those could not be
+built, and what exporters get in their place. It is slow and keeps one [B*M, D/M, Q, P] tensor per level for
+the backward pass.
 
-Reference: Zhu et al., Deformable DETR, 2021, equation 3 (the sum over sampled points; offsets and weights
-come from the module around the operator).
+Reference: Zhu et al., Deformable DETR, 2021, equation 3 (the sum over sampled points) and appendix A.4 (offsets
+in units of a box).
 
 Shape legend: B images, M heads, D model width, L levels of (height, width) = (Hl, Wl), S = sum Hl*Wl,
 Q queries, P points.
@@ -12,14 +13,21 @@ Q queries, P points.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Pairs (height, width), one per level, or an int64 tensor [L, 2] of them.
-SpatialShapes = Tensor | Sequence[tuple[int, int]]
+from .inputs import (
+    LevelSizes,
+    SpatialShapes,
+    check_devices,
+    check_inputs,
+    check_reference_points,
+    compute_dtype,
+    list_level_sizes,
+)
 
 # In grid_sample's coordinates, where the picture spans [-1, 1]. A level of one pixel reaches furthest: it is
 # read up to +-2, so anything at 3 is outside every level.
@@ -37,24 +45,74 @@ def ms_deform_attn_reference(
     Arguments, result and errors are those of `panoptic_segformer.ops.ms_deform_attn`; half precision inputs
     are computed in float32 and the result is rounded once.
     """
-    level_sizes = _level_sizes(spatial_shapes)
-    _check_shapes(value, level_sizes, sampling_locations, attention_weights)
-    check_devices(value, sampling_locations, attention_weights)
-    _check_types(value, sampling_locations, attention_weights)
+    level_sizes = list_level_sizes(spatial_shapes)
+    samples = {"sampling_locations": sampling_locations, "attention_weights": attention_weights}
+    check_devices(value=value, **samples)
+    check_inputs(value, level_sizes, **samples)
+    dtype = compute_dtype(value)
+    return _sum_samples(value, level_sizes, sampling_locations.to(dtype), attention_weights.to(dtype))
+
+
+def ms_deform_attn_fused_reference(
+    value: Tensor,
+    spatial_shapes: SpatialShapes,
+    reference_points: Tensor,
+    sampling_offsets: Tensor,
+    attention_logits: Tensor,
+) -> Tensor:
+    """Sum bilinear samples of all levels around reference points, weighted by a softmax, per query and head.
+
+    Arguments, result and errors are those of `panoptic_segformer.ops.ms_deform_attn_fused`; half precision inputs
+    are computed in float32 and the result is rounded once.
+    """
+    level_sizes = list_level_sizes(spatial_shapes)
+    samples = {"sampling_offsets": sampling_offsets, "attention_logits": attention_logits}
+    check_devices(value=value, reference_points=reference_points, **samples)
+    check_inputs(value, level_sizes, **samples)
+    check_reference_points(reference_points, value, sampling_offsets)
+    dtype = compute_dtype(value)
+    locations = _locate(level_sizes, reference_points.to(dtype), sampling_offsets.to(dtype))
+    weights = attention_logits.to(dtype).flatten(-2).softmax(-1).unflatten(-1, attention_logits.shape[-2:])
+    return _sum_samples(value, level_sizes, locations, weights)
+
+
+# By the names of the operators that they define.
+DEFINITIONS = {
+    "ms_deform_attn": ms_deform_attn_reference,
+    "ms_deform_attn_fused": ms_deform_attn_fused_reference,
+}
+
+
+def _locate(level_sizes: LevelSizes, reference_points: Tensor, sampling_offsets: Tensor) -> Tensor:
+    """Turn reference points (B, Q, L, 2 or 4) and offsets into locations, both (B, Q, M, L, P, 2)."""
+    centres = reference_points[:, :, None, :, None, :2]
+    if reference_points.shape[-1] == 2:  # Offsets count cells of their level ...
+        # torch.tensor can't be traced in a decomposition.
+        sizes = [centres.new_full((), size) for height, width in level_sizes for size in (width, height)]
+        cells = torch.stack(sizes).view(-1, 1, 2) if sizes else centres.new_ones(0, 1, 2)
+        return centres + sampling_offsets / cells
+    # ... or shares of the box, whose edge lies P shares from its centre.
+    steps = reference_points[:, :, None, :, None, 2:] * (0.5 / max(sampling_offsets.shape[4], 1))
+    # A point at infinity has gradient 0, and 0 * infinity is not a number: keep it out of the product.
+    near = (sampling_offsets * steps).isfinite()
+    return (centres + sampling_offsets.where(near, 0) * steps.where(near, 0)).where(near, math.nan)
+
+
+def _sum_samples(value: Tensor, level_sizes: LevelSizes, locations: Tensor, weights: Tensor) -> Tensor:
+    """Sum the samples of value at locations (B, Q, M, L, P, 2), weighted by (B, Q, M, L, P): (B, Q, D)."""
     batch, _, heads, channels = value.shape
-    queries = sampling_locations.shape[1]
-    dtype = torch.promote_types(value.dtype, torch.float32)
-    output = value.new_zeros(batch * heads, channels, queries, dtype=dtype)
-    if min(value.numel(), sampling_locations.numel()) == 0:  # grid_sample refuses empty tensors.
-        tensors = (value, sampling_locations, attention_weights)
-        nothing = sum(tensor[:0].sum() for tensor in tensors)  # 0, but with gradients.
+    queries = locations.shape[1]
+    dtype = locations.dtype
+    if min(value.numel(), locations.numel()) == 0:  # grid_sample refuses empty tensors.
+        nothing = sum(tensor[:0].sum() for tensor in (value, locations, weights))  # 0, but with gradients.
         return value.new_zeros(batch, queries, heads * channels) + nothing.to(value.dtype)
 
     # Weights and coordinates by head: [B*M, Q, L, P] and [B*M, Q, L, P, 2].
-    weights = attention_weights.to(dtype).transpose(1, 2).flatten(0, 1)
-    grid = (2 * sampling_locations.to(dtype) - 1).transpose(1, 2).flatten(0, 1)
+    weights = weights.transpose(1, 2).flatten(0, 1)
+    grid = (2 * locations - 1).transpose(1, 2).flatten(0, 1)
     grid = grid.nan_to_num(nan=OUTSIDE).clamp(-OUTSIDE, OUTSIDE)
     maps = value.to(dtype).split([height * width for height, width in level_sizes], dim=1)
+    output = value.new_zeros(batch * heads, channels, queries, dtype=dtype)
     for level, (height, width) in enumerate(level_sizes):
         level_map = maps[level].permute(0, 2, 3, 1).reshape(batch * heads, channels, height, width)
         samples = F.grid_sample(  # [B*M, D/M, Q, P]
@@ -63,69 +121,3 @@ def ms_deform_attn_reference(
         output = output + (samples * weights[:, None, :, level]).sum(-1)
     output = output.view(batch, heads * channels, queries).transpose(1, 2)
     return output.to(value.dtype).contiguous()
-
-
-def _level_sizes(spatial_shapes: SpatialShapes) -> list[tuple[int, int]]:
-    """List (height, width) of every level."""
-    if not isinstance(spatial_shapes, Tensor):
-        return [(int(height), int(width)) for height, width in spatial_shapes]
-    if spatial_shapes.dtype != torch.int64 or spatial_shapes.ndim != 2 or spatial_shapes.shape[1] != 2:
-        raise RuntimeError(
-            f"spatial_shapes must be int64 [levels, 2] with rows (height, width), got {spatial_shapes.dtype} "
-            f"of shape {list(spatial_shapes.shape)}"
-        )
-    return [(height, width) for height, width in spatial_shapes.tolist()]
-
-
-def _check_shapes(
-    value: Tensor, level_sizes: list[tuple[int, int]], sampling_locations: Tensor, attention_weights: Tensor
-) -> None:
-    """Raise where a shape contradicts another one."""
-    if value.ndim != 4:
-        raise RuntimeError(f"value must be [batch, length, heads, channels], got shape {list(value.shape)}")
-    if sampling_locations.ndim != 6:
-        raise RuntimeError(
-            "sampling_locations must be [batch, queries, heads, levels, points, 2], "
-            f"got shape {list(sampling_locations.shape)}"
-        )
-    batch, length, heads, _ = value.shape
-    queries, points = sampling_locations.shape[1], sampling_locations.shape[4]
-    expected = [batch, queries, heads, len(level_sizes), points]
-    if list(sampling_locations.shape) != [*expected, 2]:
-        raise RuntimeError(
-            f"sampling_locations must have shape {[*expected, 2]} to fit value {list(value.shape)} and "
-            f"{len(level_sizes)} levels, got {list(sampling_locations.shape)}"
-        )
-    if list(attention_weights.shape) != expected:
-        raise RuntimeError(
-            f"attention_weights must have shape {expected} to fit sampling_locations "
-            f"{list(sampling_locations.shape)}, got {list(attention_weights.shape)}"
-        )
-    if any(height < 1 or width < 1 for height, width in level_sizes):
-        raise RuntimeError(f"every level needs a height and width of at least 1, got {level_sizes}")
-    if sum(height * width for height, width in level_sizes) != length:
-        raise RuntimeError(
-            f"spatial_shapes {level_sizes} (height, width) do not sum to the length of value, {length}: "
-            "give the sizes of the maps that value was flattened from, in the same order"
-        )
-
-
-def check_devices(value: Tensor, sampling_locations: Tensor, attention_weights: Tensor) -> None:
-    """Raise where the tensors are not all on one device."""
-    if not value.device == sampling_locations.device == attention_weights.device:
-        raise RuntimeError(
-            "value, sampling_locations and attention_weights must be on one device, got "
-            f"{value.device}, {sampling_locations.device} and {attention_weights.device}"
-        )
-
-
-def _check_types(value: Tensor, sampling_locations: Tensor, attention_weights: Tensor) -> None:
-    """Raise where dtypes do not go together."""
-    dtypes = (value.dtype, sampling_locations.dtype, attention_weights.dtype)
-    allowed = {value.dtype, torch.promote_types(value.dtype, torch.float32)}
-    if not value.is_floating_point() or dtypes[1] != dtypes[2] or dtypes[1] not in allowed:
-        raise RuntimeError(
-            "sampling_locations and attention_weights must share one dtype, that of value or, for half "
-            f"precision values, float32; got value {dtypes[0]}, sampling_locations {dtypes[1]}, "
-            f"attention_weights {dtypes[2]}"
-        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import logging
 import shutil
 import subprocess
@@ -13,24 +12,23 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from operator_inputs import make_inputs, require_compiled
+from operator_inputs import make_inputs
 
+from compiled import require_compiled
 from panoptic_segformer import ops
-from panoptic_segformer.ops import Backend, backend, ms_deform_attn, ms_deform_attn_reference
-
-module = importlib.import_module("panoptic_segformer.ops.ms_deform_attn")
+from panoptic_segformer.ops import Backend, backend, extension, ms_deform_attn, ms_deform_attn_reference
 
 
 @pytest.fixture
 def failing_import(monkeypatch, tmp_path):
     """Return a function that makes the import of the extension fail with an error."""
-    monkeypatch.setattr(module, "BUILD_FAILURE_FILE", tmp_path / "_build_failure.txt")
+    monkeypatch.setattr(extension, "BUILD_FAILURE_FILE", tmp_path / "_build_failure.txt")
 
     def fail_with(error: Exception) -> None:
         def fail(name: str) -> None:
             raise error
 
-        monkeypatch.setattr(module.importlib, "import_module", fail)
+        monkeypatch.setattr(extension.importlib, "import_module", fail)
 
     return fail_with
 
@@ -46,7 +44,7 @@ def test_backend_is_compiled_where_the_extension_loads():
 
 def test_extension_never_built_names_the_install_command(failing_import):
     failing_import(ModuleNotFoundError("No module named 'panoptic_segformer._C'"))
-    found = module._load_extension()
+    found = extension._load_extension()
     assert found == Backend(
         "reference", "panoptic_segformer._C was never built", "pip install --no-build-isolation -e ."
     )
@@ -54,8 +52,8 @@ def test_extension_never_built_names_the_install_command(failing_import):
 
 def test_failed_build_is_explained_by_what_setup_left(failing_import):
     failing_import(ModuleNotFoundError("No module named 'panoptic_segformer._C'"))
-    module.BUILD_FAILURE_FILE.write_text("no C++ compiler was found\ninstall g++\n", encoding="utf-8")
-    assert module._load_extension() == Backend("reference", "no C++ compiler was found", "install g++")
+    extension.BUILD_FAILURE_FILE.write_text("no C++ compiler was found\ninstall g++\n", encoding="utf-8")
+    assert extension._load_extension() == Backend("reference", "no C++ compiler was found", "install g++")
 
 
 @pytest.mark.parametrize(
@@ -68,37 +66,46 @@ def test_failed_build_is_explained_by_what_setup_left(failing_import):
     ],
 )
 def test_broken_build_fails_the_tests_that_need_it(monkeypatch, reason, stop):
-    monkeypatch.setattr(module, "_extension", Backend("reference", reason, "build it"))
+    monkeypatch.setattr(extension, "_extension", Backend("reference", reason, "build it"))
     with pytest.raises(stop, match="remedy: build it"):
         require_compiled()
 
 
 def test_extension_of_another_torch_names_the_loader_error(failing_import):
     failing_import(ImportError("libtorch_cuda.so: cannot open shared object file"))
-    found = module._load_extension()
+    found = extension._load_extension()
     assert found.name == "reference"
     assert torch.__version__ in found.reason
     assert "libtorch_cuda.so" in found.reason
     assert "pip install --no-build-isolation -e ." in found.remedy
 
 
+def test_extension_of_older_sources_is_not_used(monkeypatch):
+    require_compiled()
+    monkeypatch.setattr(extension, "NEWEST_OPERATOR", "ms_deform_attn_of_tomorrow")
+    found = extension._load_extension()
+    assert found.name == "reference"
+    assert found.reason == "panoptic_segformer._C was built from older sources"
+    assert "pip install --no-build-isolation -e ." in found.remedy
+
+
 def test_cuda_tensors_need_an_extension_with_cuda(monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "BUILD_FAILURE_FILE", tmp_path / "_build_failure.txt")
-    monkeypatch.setattr(module, "_extension", SimpleNamespace(WITH_CUDA=0))
+    monkeypatch.setattr(extension, "BUILD_FAILURE_FILE", tmp_path / "_build_failure.txt")
+    monkeypatch.setattr(extension, "_extension", SimpleNamespace(WITH_CUDA=0))
     assert backend("cpu").name == "compiled"
     assert backend("cuda").name == "reference"
     assert "FORCE_CUDA=1" in backend("cuda").remedy
-    module.BUILD_FAILURE_FILE.write_text("built without CUDA kernels\nset CUDA_HOME\n", encoding="utf-8")
+    extension.BUILD_FAILURE_FILE.write_text("built without CUDA kernels\nset CUDA_HOME\n", encoding="utf-8")
     assert backend("cpu").name == "compiled"
     assert backend("cuda") == Backend("reference", "built without CUDA kernels", "set CUDA_HOME")
-    monkeypatch.setattr(module, "_extension", SimpleNamespace(WITH_CUDA=1))
+    monkeypatch.setattr(extension, "_extension", SimpleNamespace(WITH_CUDA=1))
     assert backend("cuda").name == "compiled"
     assert backend("mps").name == "reference"
 
 
 def test_reference_runs_and_is_announced_once(monkeypatch, caplog):
-    monkeypatch.setattr(module, "_extension", Backend("reference", "no compiler was found", "install g++"))
-    module._announce.cache_clear()
+    monkeypatch.setattr(extension, "_extension", Backend("reference", "no compiler was found", "install g++"))
+    extension.announce_reference.cache_clear()
     inputs = make_inputs()
     with caplog.at_level(logging.WARNING):
         outputs = [ms_deform_attn(*inputs) for _ in range(3)]
