@@ -15,6 +15,7 @@ from panoptic_segformer.checkpoint.convert import convert_released
 from panoptic_segformer.inference.merging import upsample_masks
 from panoptic_segformer.inference.outputs import panoptic_result
 from panoptic_segformer.modeling.levels import FeatureLevels
+from tiny import tiny_overrides
 
 
 @pytest.fixture(scope="module")
@@ -238,3 +239,25 @@ def test_half_precision_model_runs(golden, golden_model):
     model = copy.deepcopy(golden_model).bfloat16()
     result = run(model, golden.image("eval1"))[0]
     assert result["instances"].scores.dtype == torch.float32
+
+
+@pytest.mark.slow
+def test_network_compiles_as_one_graph(config_dir, tmp_path):
+    """From pixels to candidates; merging, whose work depends on what was found, stays outside."""
+    overrides = [*tiny_overrides(tmp_path), "DATASETS.TRAIN", '("coco_2017_train_panoptic",)', "DATASETS.TEST", "()"]
+    model = build_model(load_config(config_dir / "synthetic/panoptic_segformer_lite0.yaml", overrides)).eval()
+
+    def network(image):
+        levels = model.extract_levels([model.normalize(image)])
+        memory = model.encoder(levels)
+        return model.collect_candidates(memory, levels, model.location_decoder(memory, levels), 0)
+
+    # How many queries differ among the best pairs is known at run time only; the graph holds it as a symbol.
+    with torch.no_grad(), torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+        for size in ((96, 128), (80, 112)):
+            image = torch.rand(3, *size) * 255
+            expected, actual = network(image), compiled(image)
+            torch.testing.assert_close(actual.masks, expected.masks, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(actual.class_probs, expected.class_probs)
+            assert torch.equal(actual.category_ids, expected.category_ids)
