@@ -5,6 +5,7 @@
 #include <cstring>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -44,13 +45,19 @@ namespace panoptic_segformer {
 namespace {
 
 #if defined(__x86_64__)
+// Clang 14 and 16 refuse __builtin_cpu_supports("f16c").
+bool has_f16c() {
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
+}
+
 // Obeys the variable by which torch's own kernels are held back.
 bool use_avx2() {
   static const bool use = [] {
     const char* limit = std::getenv("ATEN_CPU_CAPABILITY");
     return (limit == nullptr || std::strcmp(limit, "default") != 0) &&
            __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c");
+           has_f16c();
   }();
   return use;
 }

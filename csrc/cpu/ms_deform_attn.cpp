@@ -69,12 +69,15 @@ Tensor forward(
   const Tensor values = torch::stable::contiguous(value);
   Tensor output = torch::stable::new_empty(
       value, {shape.batch, shape.queries, shape.heads * shape.channels});
+  if (output.numel() == 0) {
+    return output;
+  }
   const auto run = [&](auto types) {
     using T = typename decltype(types)::Value;
     using L = typename decltype(types)::Location;
     const auto quads = quad_levels<Compute<T>>(shape);
     const Call<T, L> call = make_call<T, L>(shape, quads, values, arguments);
-    const Kernels<T, L>& run = kernels<T, L>();
+    const Kernels<T, L>& best = kernels<T, L>();
     T* target = output.mutable_data_ptr<T>();
     const int64_t cost = 4 * call.samples * call.channels + 1;
     torch::stable::parallel_for(
@@ -82,7 +85,7 @@ Tensor forward(
         shape.batch * shape.heads * shape.queries,
         std::max<int64_t>(1, kGrain / cost),
         [&](int64_t begin, int64_t end) {
-          run.forward(call, begin, end, target);
+          best.forward(call, begin, end, target);
         });
   };
   dispatch_types(value.scalar_type(), arguments.places.scalar_type(), run);
@@ -142,7 +145,7 @@ GradientTensors backward(
     using C = Compute<T>;
     const auto quads = quad_levels<C>(shape);
     const Call<T, L> call = make_call<T, L>(shape, quads, values, arguments);
-    const Kernels<T, L>& run = kernels<T, L>();
+    const Kernels<T, L>& best = kernels<T, L>();
     const bool fused = shape.reference_dim != 0;
     const Gradients<T, L> gradients{
         grad.const_data_ptr<T>(),
@@ -154,7 +157,7 @@ GradientTensors backward(
     // scratch memory of all tasks within one float copy of value.
     const bool pack_values = 2 * torch::stable::get_num_threads() <= owners;
     torch::stable::parallel_for(0, owners, 1, [&](int64_t begin, int64_t end) {
-      run.backward(call, begin, end, pack_values, gradients);
+      best.backward(call, begin, end, pack_values, gradients);
     });
     if (fused) {
       sum_heads(
