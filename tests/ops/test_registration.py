@@ -146,3 +146,16 @@ def test_compiles_as_one_graph(each_backend, form, dynamic):
         expected = output_and_gradients(lambda x: layer(define, x), inputs)
         for name, tensor in output_and_gradients(compiled, inputs).items():
             torch.testing.assert_close(tensor, expected[name], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_jit_trace_makes_constants_of_level_sizes(each_backend, form):
+    """torch.jit.trace, by which fvcore counts operations, has tensors for the sizes of a map."""
+    inputs = make_inputs(form, [(5, 7)])
+
+    def layer(value_map):
+        return run(inputs._replace(value=value_map.flatten(1, 2), spatial_shapes=[value_map.shape[1:3]]))
+
+    traced = torch.jit.trace(layer, inputs.value.unflatten(1, (5, 7)), check_trace=False)
+    # Numbers of Python are kept in float32 there.
+    torch.testing.assert_close(traced(inputs.value.unflatten(1, (5, 7))), run(inputs), rtol=1e-5, atol=1e-6)

@@ -22,11 +22,13 @@ def list_level_sizes(spatial_shapes: SpatialShapes) -> LevelSizes:
     """List (height, width) of every level; numbers that torch traces stay symbols."""
     if not isinstance(spatial_shapes, Tensor):
         try:
-            return [(height, width) for height, width in spatial_shapes]
+            pairs = [(height, width) for height, width in spatial_shapes]
         except (TypeError, ValueError) as error:
             raise RuntimeError(
                 f"spatial_shapes must hold one pair (height, width) per level, got {spatial_shapes}"
             ) from error
+        # torch.jit.trace has tensors for numbers; in its graphs they become constants.
+        return [(int(height), int(width)) for height, width in pairs] if torch.jit.is_tracing() else pairs
     if spatial_shapes.dtype != torch.int64 or spatial_shapes.ndim != 2 or spatial_shapes.shape[1] != 2:
         raise RuntimeError(
             f"spatial_shapes must be int64 [levels, 2] with rows (height, width), got {spatial_shapes.dtype} "
