@@ -122,14 +122,18 @@ def test_published_hash_is_accepted(server, golden, cache):
 
 def test_other_hash_is_refused_and_the_file_removed(server, golden, cache):
     publish(server, golden, "0" * 64)
-    with pytest.raises(ValueError, match=r"has the SHA-256 [0-9a-f]{64}, published is 0{64}.*fetch it anew"):
+    with pytest.raises(
+        ValueError, match=r"has the SHA-256 [0-9a-f]{64}, published is 0{64}.*removed from the cache; get it again"
+    ):
         PathManager.get_local_path(f"psf://{NAME}")
     assert files(cache) == []
 
 
 def test_page_in_the_place_of_the_file_is_refused_and_removed(server, cache):
     (server.folder / "v1.0/released.pth").write_text("<html>Sign in to this network</html>")
-    with pytest.raises(ValueError, match=r"can't be read.*get the file again \(from http://127"):
+    with pytest.raises(
+        ValueError, match=r"can't be read.*get the file again \(it was removed from the cache; it came from http://127"
+    ):
         PathManager.get_local_path(f"psf://{NAME}")
     assert files(cache) == []
 

@@ -190,7 +190,7 @@ def test_statistics_of_frozen_layers_stay():
     [
         ("swin_tinny_patch4_window7_224", {}, "does not have; near it: swin_tiny_patch4_window7_224"),
         ("maxvit_tiny_tf_224", {}, "does not take pictures of any size.*MODEL.TIMM.NAME"),
-        ("resnet18", {"no_such_option": 1}, "can't build 'resnet18'.*no_such_option.*MODEL.TIMM"),
+        ("resnet18", {"no_such_option": 1}, "can't make 'resnet18'.*no_such_option.*MODEL.TIMM"),
         ("vit_tiny_patch16_224", {}, r"no features at strides \[8, 32\]"),
     ],
 )
@@ -205,7 +205,9 @@ def test_weights_that_timm_cannot_get_are_explained(monkeypatch):
         raise OSError("no route to the hub")
 
     monkeypatch.setattr(timm, "create_model", fail)
-    with pytest.raises(ValueError, match="could not get its weights.*no route to the hub.*MODEL.TIMM.WEIGHTS"):
+    with pytest.raises(
+        ValueError, match="can't make 'resnet18'.*no route to the hub.*file of its weights.*MODEL.TIMM.WEIGHTS"
+    ):
         TimmBackbone("resnet18", [8, 16, 32], weights="timm")
 
 

@@ -19,8 +19,7 @@ from iopath.common.file_io import PathHandler, get_cache_dir
 
 from ..writing import whole_file
 from .convert import ALL_RULES, convert_released, is_released
-from .download import discard, local_copy, verify
-from .loading import read_checkpoint
+from .download import local_copy, read_copy, verify
 from .model_zoo import MODEL_ZOO
 
 __all__ = ["PackageFileHandler", "ReleasedCheckpointHandler"]
@@ -52,7 +51,13 @@ class ReleasedCheckpointHandler(PathHandler):
             return str(target)
         if released:
             verify(source, address, released.sha256)
-        state_dict = self._read(source, address)
+        content = read_copy(source, address)
+        state_dict = content.get("state_dict", content)
+        if not isinstance(state_dict, dict) or not is_released(state_dict):
+            raise ValueError(
+                f"{source} is not a released Panoptic SegFormer: its state dict lacks bbox_head.stuff_query and "
+                "bbox_head.transformer.level_embeds; give other checkpoints as MODEL.WEIGHTS without psf://"
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(target) as partial:
             torch.save({"model": convert_released(state_dict)}, partial)
@@ -62,23 +67,6 @@ class ReleasedCheckpointHandler(PathHandler):
     def _isfile(self, path: str, **kwargs: object) -> bool:
         inner = self._inner(path)
         return inner in MODEL_ZOO or PathManager.isfile(inner)
-
-    @staticmethod
-    def _read(source: Path, address: str) -> dict[str, torch.Tensor]:
-        """Return the state dict of a released checkpoint, fetched from an address."""
-        try:
-            content = read_checkpoint(source)
-        except ValueError as error:
-            # What came broken over the network would be in the cache for ever.
-            discard(source, address)
-            raise ValueError(f"{error} (from {address})") from error
-        state_dict = content.get("state_dict", content)
-        if not isinstance(state_dict, dict) or not is_released(state_dict):
-            raise ValueError(
-                f"{source} is not a released Panoptic SegFormer: its state dict lacks bbox_head.stuff_query and "
-                "bbox_head.transformer.level_embeds; give other checkpoints as MODEL.WEIGHTS without psf://"
-            )
-        return state_dict
 
     @staticmethod
     def _inner(path: str) -> str:

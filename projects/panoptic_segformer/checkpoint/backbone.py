@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from .backbone_names import NO_WEIGHTS, author_rules, rename
-from .download import local_copy
-from .loading import read_checkpoint
+from .download import local_copy, read_copy
 
 __all__ = ["convert_efficientnet_pytorch", "load_timm_weights"]
 
@@ -24,7 +23,7 @@ def load_timm_weights(model: nn.Module, address: str) -> None:
     Raises: ValueError: if the file lacks any tensor of the model, or has it in another shape. FileNotFoundError,
         ConnectionError: if it is not there.
     """
-    state_dict = _bare_state_dict(read_checkpoint(local_copy(address)))
+    state_dict = _bare_state_dict(read_copy(local_copy(address), address))
     if "_conv_stem.weight" in state_dict:
         state_dict = convert_efficientnet_pytorch(state_dict, list(model.state_dict()))
     rules = author_rules(state_dict)

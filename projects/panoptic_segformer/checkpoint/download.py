@@ -13,7 +13,9 @@ from urllib.parse import urlparse
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import get_cache_dir
 
-__all__ = ["discard", "local_copy", "verify"]
+from .loading import read_checkpoint
+
+__all__ = ["local_copy", "read_copy", "verify"]
 
 
 def local_copy(address: str, force: bool = False) -> Path:
@@ -36,28 +38,40 @@ def local_copy(address: str, force: bool = False) -> Path:
         ) from error
 
 
+def read_copy(file: Path, address: str) -> dict[str, object]:
+    """Return the content of an address's local copy, a checkpoint.
+
+    Raises: as `read_checkpoint`. A file from the web that can't be read is removed: it would stay broken in the cache.
+    """
+    try:
+        return read_checkpoint(file)
+    except ValueError as error:
+        if not _is_on_the_web(address):
+            raise
+        file.unlink()
+        raise ValueError(f"{error} (it was removed from the cache; it came from {address})") from error
+
+
 def verify(file: Path, address: str, sha256: str | None) -> None:
     """Check the file of an address against its published hash, if there is one.
 
-    Raises: ValueError: if the hashes differ. The file is removed then if it came from the web.
+    Raises: ValueError: if the hashes differ. A file from the web is removed then.
     """
     if sha256 is None:
         return
     with file.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != sha256:
-        size = file.stat().st_size
-        discard(file, address)
-        raise ValueError(
-            f"{file} ({size} bytes, from {address}) has the SHA-256 {found}, published is {sha256}: it is damaged or "
-            "another file, and was removed if it came from the web; start again to fetch it anew"
-        )
-
-
-def discard(file: Path, address: str) -> None:
-    """Remove the file of a web address from the cache; a person's own file stays."""
+    if found == sha256:
+        return
+    size = file.stat().st_size
+    removed = ""
     if _is_on_the_web(address):
-        file.unlink(missing_ok=True)
+        file.unlink()
+        removed = " and was removed from the cache"
+    raise ValueError(
+        f"{file} ({size} bytes, from {address}) has the SHA-256 {found}, published is {sha256}: it is damaged or "
+        f"another file{removed}; get it again"
+    )
 
 
 def _is_on_the_web(address: str) -> bool:

@@ -58,16 +58,10 @@ def create_timm_model(name: str, options: Mapping[str, object], pretrained: bool
     try:
         model = timm.create_model(name, features_only=True, pretrained=pretrained, **{**free_size, **options})
     except Exception as error:  # what the hub raises has no common base
-        if pretrained:
-            raise ValueError(
-                f"timm could not get its weights of {name!r}: {error}; without a network, get a file with them and "
-                "give it as MODEL.TIMM.WEIGHTS"
-            ) from error
-        if not isinstance(error, (TypeError, AssertionError, RuntimeError)):
-            raise
+        offline = "; without a network, get a file of its weights and give it as MODEL.TIMM.WEIGHTS"
         raise ValueError(
-            f"timm can't build {name!r} as a backbone with {dict(options)}: {error}; check MODEL.TIMM.NAME, OPTIONS "
-            "and DROP_PATH"
+            f"timm can't make {name!r} a backbone with {dict(options)}: {error}; check MODEL.TIMM.NAME, OPTIONS and "
+            f"DROP_PATH{offline if pretrained else ''}"
         ) from error
     for module in model.modules():
         if type(module) is SwinTransformerBlock:  # timm has no argument for the kind of block
