@@ -51,7 +51,9 @@ class TimmBackbone(Backbone):
         Raises: ValueError: if timm has no such model or it does not fit strides, options or weights.
         """
         super().__init__()
-        from . import timm_model  # Slow to import, and not needed by models with Detectron2's ResNet.
+        import timm  # Slow to import, and not needed by models with Detectron2's ResNet.
+
+        from . import timm_model
 
         model = timm_model.create_timm_model(name, options or {}, pretrained=weights == TIMM_WEIGHTS)
         infos = model.feature_info.info
@@ -68,7 +70,7 @@ class TimmBackbone(Backbone):
             load_timm_weights(model, weights)
         if freeze_batch_norm:
             # timm's batch norm may hold an activation, which Detectron2's own conversion would drop.
-            model = timm_model.timm.layers.freeze_batch_norm_2d(model)
+            model = timm.layers.freeze_batch_norm_2d(model)
         if freeze_at:
             timm_model.freeze_up_to(model, [i["module"] for i in infos if i["reduction"] <= 2**freeze_at])
         self.model = model
