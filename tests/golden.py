@@ -15,12 +15,10 @@ from detectron2.structures import BitMasks, Boxes, Instances
 
 from panoptic_segformer import load_config
 
-CONFIG = Path(__file__).resolve().parent.parent / "configs/coco/panoptic_segformer_r50_1x.yaml"
-# The golden model: a narrow ResNet-50, two layers of everything, no dropout.
-OVERRIDES = {
-    "MODEL.RESNETS.STEM_OUT_CHANNELS": "16",
-    "MODEL.RESNETS.RES2_OUT_CHANNELS": "64",
-    "MODEL.RESNETS.WIDTH_PER_GROUP": "16",
+CONFIGS = Path(__file__).resolve().parent.parent / "configs/coco"
+CONFIG = CONFIGS / "panoptic_segformer_r50_1x.yaml"
+# The golden models: two layers of everything, no dropout.
+SMALL = {
     "MODEL.PANOPTIC_SEGFORMER.ENCODER.NUM_LAYERS": "2",
     "MODEL.PANOPTIC_SEGFORMER.LOCATION_DECODER.NUM_LAYERS": "2",
     "MODEL.PANOPTIC_SEGFORMER.LOCATION_DECODER.NUM_QUERIES": "100",
@@ -29,25 +27,48 @@ OVERRIDES = {
     "MODEL.PANOPTIC_SEGFORMER.DROPOUT": "0.0",
     "MODEL.DEVICE": "cpu",
 }
+# A ResNet-50 of a quarter of the width.
+NARROW_R50 = {
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": "16",
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": "64",
+    "MODEL.RESNETS.WIDTH_PER_GROUP": "16",
+}
+OVERRIDES = NARROW_R50 | SMALL
+TIMM = {"MODEL.TIMM.WEIGHTS": "", "MODEL.TIMM.DROP_PATH": "0.0"}
+# Config, overrides, and what yaml files alone can override, options of the timm model.
+CASES = {
+    "small": (CONFIG, OVERRIDES, {}),
+    "small_pvt": (
+        CONFIGS / "panoptic_segformer_pvtv2_b5_2x.yaml",
+        SMALL | TIMM | {"MODEL.TIMM.NAME": "pvt_v2_b0"},
+        {},
+    ),
+    "small_swin": (
+        CONFIGS / "panoptic_segformer_swin_l_2x.yaml",
+        SMALL | TIMM | {"MODEL.TIMM.NAME": "swin_tiny_patch4_window7_224"},
+        {"embed_dim": 24, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 4, 8]},
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Golden:
-    """The golden case `small`."""
+    """One of the golden CASES."""
 
     folder: Path
+    case: str = "small"
 
     @cached_property
     def json(self):
-        return json.loads((self.folder / "small.json").read_text())
+        return json.loads((self.folder / f"{self.case}.json").read_text())
 
     @cached_property
     def arrays(self):
-        return np.load(self.folder / "small.npz")
+        return np.load(self.folder / f"{self.case}.npz")
 
     @cached_property
     def arrays_float64(self):
-        return np.load(self.folder / "small_f64.npz")
+        return np.load(self.folder / f"{self.case}_f64.npz")
 
     def __getitem__(self, name: str) -> torch.Tensor:
         return torch.from_numpy(self.arrays[name])
@@ -57,7 +78,7 @@ class Golden:
         spec = importlib.util.spec_from_file_location("portable_weights", self.folder / "portable_weights.py")
         weights = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(weights)
-        lines = (self.folder / "small_keys.txt").read_text().splitlines()
+        lines = (self.folder / f"{self.case}_keys.txt").read_text().splitlines()
         keys = [parse_key(line) for line in lines if line]
         prefix = "override/"
         overrides = {name[len(prefix) :]: self.arrays[name] for name in self.arrays.files if name.startswith(prefix)}
@@ -75,8 +96,11 @@ class Golden:
         return build_model(self.config(**overrides)).eval()
 
     def config(self, **overrides: str):
-        options = {**OVERRIDES, **{name.replace("__", "."): value for name, value in overrides.items()}}
-        return load_config(CONFIG, [word for pair in options.items() for word in pair])
+        config, options, timm_options = CASES[self.case]
+        options = options | {name.replace("__", "."): value for name, value in overrides.items()}
+        cfg = load_config(config, [word for pair in options.items() for word in pair])
+        cfg.MODEL.TIMM.OPTIONS.update(timm_options)
+        return cfg
 
     def image(self, run: str, index: int = 0) -> torch.Tensor:
         """Picture as (3, H, W) uint8 RGB at network size."""

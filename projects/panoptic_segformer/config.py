@@ -100,15 +100,26 @@ def _add_inference_keys(node: CfgNode) -> None:
 
 
 def _add_backbone_keys(cfg: CfgNode) -> None:
-    # MODEL.BACKBONE.NAME: build_timm_backbone takes `features_only` models of timm that accept any input size.
+    # MODEL.BACKBONE.NAME: build_timm_backbone takes timm's `features_only` models. MODEL.BACKBONE.FREEZE_AT counts
+    # strides there: all layers up to stride 2 ** FREEZE_AT do not learn. So 0 freezes nothing, 1 the stem of
+    # convolutional networks (nothing in PVTv2, Swin and ConvNeXt, which start at stride 4), 2 stem and first stage.
     node = cfg.MODEL.TIMM = CfgNode()
+    # timm's name of the model, with the tag of its weights (pvt_v2_b5.in1k) or without.
     node.NAME = ""
-    # Weights of the bare backbone: a file, an address or package://<module>/<file in it>; "" = random.
+    # Weights of the bare backbone, not needed where MODEL.WEIGHTS gives those of the whole model: a file, an address
+    # or package://<module>/<file in it>; "timm" = the weights that timm has, over the network; "" = random.
+    # Files may have the names of timm, of the authors of PVTv2 and Swin, or of efficientnet-pytorch.
     node.WEIGHTS = ""
     # Strides of the features, finest first; they are named res3, res4, res5 for strides 8, 16, 32.
     node.STRIDES = [8, 16, 32]
     # True keeps the statistics and affine parameters of batch norm as they were loaded.
     node.FREEZE_BATCH_NORM = True
+    # Greatest share of pictures for which a residual branch is left out in training; it grows linearly with depth.
+    node.DROP_PATH = 0.0
+    # True adds layer norm to each feature, as detectors on Swin have it; PVTv2 has its own.
+    node.OUTPUT_NORM = False
+    # Further arguments of the timm model, by their names in timm.
+    node.OPTIONS = CfgNode(new_allowed=True)
 
 
 def _add_data_keys(cfg: CfgNode) -> None:

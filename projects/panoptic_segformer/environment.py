@@ -21,7 +21,7 @@ LIBRARIES = {
     "torchvision": "pip install torchvision",
     "detectron2": "pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2@02b5c4e'",
     "panopticapi": "pip install --no-deps panopticapi-lite==0.2.0",
-    "timm": "pip install 'timm>=1.0'",
+    "timm": "pip install 'timm>=1.0.13'",
     "numpy": "pip install 'numpy>=1.26'",
     "scipy": "pip install scipy",
     "PIL": "pip install pillow",

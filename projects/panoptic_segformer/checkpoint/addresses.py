@@ -1,7 +1,8 @@
 """Two kinds of addresses for Detectron2's PathManager, so that they work wherever it reads weights.
 
-`psf://FILE_OR_ADDRESS` is a checkpoint of the released Panoptic SegFormer, converted while loading; it works as
-MODEL.WEIGHTS in train_net.py and in Detectron2's own DefaultPredictor alike.
+`psf://NAME`, with a name of the model zoo, is a released Panoptic SegFormer, fetched once and converted while loading;
+`psf://FILE_OR_ADDRESS` is the same for a file at hand or anywhere else. Both work as MODEL.WEIGHTS in train_net.py and
+in Detectron2's own DefaultPredictor alike.
 `package://MODULE/FILE` is a file inside an installed Python package.
 """
 
@@ -17,8 +18,9 @@ from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler, get_cache_dir
 
 from ..writing import whole_file
-from .convert import RULES, convert_released, is_released
-from .loading import read_checkpoint
+from .convert import ALL_RULES, convert_released, is_released
+from .download import local_copy, read_copy, verify
+from .model_zoo import MODEL_ZOO
 
 __all__ = ["PackageFileHandler", "ReleasedCheckpointHandler"]
 
@@ -37,13 +39,19 @@ class ReleasedCheckpointHandler(PathHandler):
     def _get_local_path(self, path: str, force: bool = False, **kwargs: object) -> str:
         """Return the path of the converted checkpoint.
 
-        Raises: FileNotFoundError: if there is no such file. ValueError: if it is unreadable or of another model.
+        Raises: FileNotFoundError: if there is no such file. ConnectionError: if it can't be fetched. ValueError: if
+            it is unreadable, of another model or not the published one.
         """
-        source = Path(PathManager.get_local_path(self._inner(path), force=force))
+        inner = self._inner(path)
+        released = MODEL_ZOO.get(inner)
+        address = released.address if released else inner
+        source = local_copy(address, force=force)
         target = self._target(source)
         if target.is_file():
             return str(target)
-        content = read_checkpoint(source)
+        if released:
+            verify(source, address, released.sha256)
+        content = read_copy(source, address)
         state_dict = content.get("state_dict", content)
         if not isinstance(state_dict, dict) or not is_released(state_dict):
             raise ValueError(
@@ -57,7 +65,8 @@ class ReleasedCheckpointHandler(PathHandler):
         return str(target)
 
     def _isfile(self, path: str, **kwargs: object) -> bool:
-        return PathManager.isfile(self._inner(path))
+        inner = self._inner(path)
+        return inner in MODEL_ZOO or PathManager.isfile(inner)
 
     @staticmethod
     def _inner(path: str) -> str:
@@ -68,9 +77,12 @@ class ReleasedCheckpointHandler(PathHandler):
     def _target(source: Path) -> Path:
         """Return where the conversion of a file lies: another place when the file or the rules change."""
         if not source.is_file():
-            raise FileNotFoundError(f"checkpoint {source} does not exist: check MODEL.WEIGHTS")
+            raise FileNotFoundError(
+                f"checkpoint {source} does not exist: check MODEL.WEIGHTS; released models are "
+                + ", ".join(f"psf://{name}" for name in MODEL_ZOO)
+            )
         stat = source.stat()
-        key = f"{source.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{RULES}"
+        key = f"{source.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{ALL_RULES}"
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         return Path(get_cache_dir()) / "panoptic_segformer" / f"{source.stem}-{digest}.pth"
 

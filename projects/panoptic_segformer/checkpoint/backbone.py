@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
-from .loading import read_checkpoint
+from .backbone_names import NO_WEIGHTS, author_rules, rename
+from .download import local_copy, read_copy
 
 __all__ = ["convert_efficientnet_pytorch", "load_timm_weights"]
 
@@ -18,22 +18,36 @@ def load_timm_weights(model: nn.Module, address: str) -> None:
 
     Args:
         model: the timm model.
-        address: a file, or an address that Detectron2's PathManager knows, with timm's names or those of
-            efficientnet-pytorch.
-    Raises: ValueError: if the file lacks any tensor of the model, or has it in another shape.
+        address: a file, or an address that Detectron2's PathManager knows, with timm's names, those of the authors
+            of PVTv2 and Swin, or those of efficientnet-pytorch.
+    Raises: ValueError: if the file lacks any tensor of the model, or has it in another shape. FileNotFoundError,
+        ConnectionError: if it is not there.
     """
-    state_dict = read_checkpoint(PathManager.get_local_path(address))
+    state_dict = _bare_state_dict(read_copy(local_copy(address), address))
     if "_conv_stem.weight" in state_dict:
         state_dict = convert_efficientnet_pytorch(state_dict, list(model.state_dict()))
+    rules = author_rules(state_dict)
+    state_dict = {rename(name, rules): tensor for name, tensor in state_dict.items()}
     own = model.state_dict()
-    lacking = [name for name in own if name not in state_dict]
-    reshaped = [name for name in own if name in state_dict and own[name].shape != state_dict[name].shape]
+    # `features_only` models have the stages as direct children: stages_0.blocks.1 is stages.0.blocks.1 in files.
+    names = {name: re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", name) for name in own}
+    found = {name: state_dict[names[name]] for name in own if names[name] in state_dict}
+    lacking = [name for name in own if name not in found and not name.endswith(NO_WEIGHTS)]
+    reshaped = [name for name in found if own[name].shape != found[name].shape]
     if lacking or reshaped:
         raise ValueError(
             f"{address} does not fit the backbone: {len(lacking)} of its {len(own)} tensors are missing "
             f"(first {lacking[:1]}), {len(reshaped)} have another shape (first {reshaped[:1]}); check MODEL.TIMM.NAME"
         )
-    model.load_state_dict({name: state_dict[name] for name in own})
+    model.load_state_dict(found, strict=False)
+
+
+def _bare_state_dict(content: Mapping[str, object]) -> Mapping[str, Tensor]:
+    """Return a checkpoint's tensors, which training programs put beside their own state."""
+    for key in ("state_dict", "model"):
+        if isinstance(content.get(key), Mapping):
+            return content[key]
+    return content
 
 
 def convert_efficientnet_pytorch(state_dict: Mapping[str, Tensor], timm_names: list[str]) -> dict[str, Tensor]:

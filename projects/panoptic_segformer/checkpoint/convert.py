@@ -1,7 +1,7 @@
 """Names of the released checkpoints to ours.
 
-The released code stands on mmdetection and torchvision's ResNet, ours on Detectron2. Tensors are equal,
-only names differ.
+The released code stands on mmdetection, torchvision's ResNet and its own PVTv2 and Swin, ours on Detectron2 and timm.
+Tensors are equal, only names differ.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-__all__ = ["convert_released", "is_released"]
+from .backbone_names import NO_WEIGHTS, PVT_RULES, SWIN_RULES, author_rules, rename
 
-# Applied in this order to every key; published files may carry the older names that the first four lines renew.
+__all__ = ["ALL_RULES", "convert_released", "is_released"]
+
+PREFIX = "backbone."
+# Applied in this order to every key; published files may carry the older names that the first three lines renew.
 RULES: tuple[tuple[str, str], ...] = (
-    (r"^module\.", ""),
     (r"\.mask_head\.", ".things_mask_head."),
     (r"\.mask_head2\.", ".stuff_mask_head."),
     (r"\.cls_branches2\.", ".cls_thing_branches."),
@@ -70,7 +72,16 @@ RULES: tuple[tuple[str, str], ...] = (
     (r"(box_heads\.\d+)\.2\.", r"\1.layers.1."),
     (r"(box_heads\.\d+)\.4\.", r"\1.layers.2."),
 )
-_COMPILED = tuple((re.compile(pattern), replacement) for pattern, replacement in RULES)
+# What timm's names of a backbone become inside ours: `features_only` models have their stages as direct children.
+TIMM_RULES: tuple[tuple[str, str], ...] = (
+    (r"^norm1\.", "output_norms.res3."),
+    (r"^norm2\.", "output_norms.res4."),
+    (r"^norm3\.", "output_norms.res5."),
+    (r"^(stages|layers)\.(\d)\.", r"model.\1_\2."),
+    (r"^patch_embed\.", "model.patch_embed."),
+)
+# Whoever keeps conversions has to renew them when any of these change.
+ALL_RULES = (RULES, TIMM_RULES, PVT_RULES, SWIN_RULES)
 
 
 def is_released(state_dict: Mapping[str, object]) -> bool:
@@ -84,13 +95,16 @@ def is_released(state_dict: Mapping[str, object]) -> bool:
 def convert_released(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of a released checkpoint under our names.
 
-    The counters of batch norm are left out: Detectron2's frozen batch norm has none.
+    The counters of batch norm are left out, Detectron2's frozen batch norm has none, and so are the tables of Swin
+    that follow from the window's size.
     """
-    kept = {key: value for key, value in state_dict.items() if not key.endswith("num_batches_tracked")}
-    return {_convert_key(key): value for key, value in kept.items()}
+    kept = {re.sub(r"^module\.", "", key): value for key, value in state_dict.items() if not key.endswith(NO_WEIGHTS)}
+    names = author_rules([key.removeprefix(PREFIX) for key in kept])
+    backbone_rules = (*names, *TIMM_RULES) if names else ()  # ResNets are Detectron2's
+    return {_our_name(key, backbone_rules): value for key, value in kept.items()}
 
 
-def _convert_key(key: str) -> str:
-    for pattern, replacement in _COMPILED:
-        key = pattern.sub(replacement, key)
-    return key
+def _our_name(key: str, backbone_rules: tuple[tuple[str, str], ...]) -> str:
+    if backbone_rules and key.startswith(PREFIX):
+        return PREFIX + rename(key.removeprefix(PREFIX), backbone_rules)
+    return rename(key, RULES)

@@ -27,15 +27,20 @@ BACKBONE = "backbone"
 
 
 def read_checkpoint(path: str | Path) -> dict[str, object]:
-    """Return the content of a .pth file; nothing in it can run code (torch's weights_only).
+    """Return the content of a .pth or .safetensors file; nothing in it can run code (torch's weights_only).
 
     Raises: FileNotFoundError: if it is missing. ValueError: if it is cut off, or not a checkpoint.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {path} does not exist: check MODEL.WEIGHTS")
+        raise FileNotFoundError(
+            f"checkpoint {path} does not exist: check MODEL.WEIGHTS, or MODEL.TIMM.WEIGHTS for a bare backbone"
+        )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            content = _load_safetensors(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
@@ -45,6 +50,16 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
     if not isinstance(content, Mapping):
         raise ValueError(f"checkpoint {path} holds a {type(content).__name__}, expected a dict of tensors")
     return dict(content)
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError  # comes with timm, which models with Detectron2's ResNet need not have
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
 
 
 def read_own_checkpoint(path: str | Path) -> dict[str, object]:

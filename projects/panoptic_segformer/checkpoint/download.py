@@ -1,0 +1,78 @@
+"""Checkpoints from the web: fetched once by Detectron2's PathManager, whole or not at all.
+
+PathManager shows the progress, keeps the file in its cache and drops what is incomplete; here its errors say what to
+do, and what turns out to be broken leaves the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from urllib.parse import urlparse
+
+from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import get_cache_dir
+
+from .loading import read_checkpoint
+
+__all__ = ["local_copy", "read_copy", "verify"]
+
+
+def local_copy(address: str, force: bool = False) -> Path:
+    """Return the file behind an address that PathManager knows; web addresses are fetched if not in the cache.
+
+    Args:
+        address: a file, a web address, or another kind that is registered with PathManager.
+        force: passed on to PathManager.
+    Raises: ConnectionError: if a web address can't be fetched; it says where to put the file by hand.
+    """
+    if not _is_on_the_web(address):
+        return Path(PathManager.get_local_path(address, force=force))
+    try:
+        return Path(PathManager.get_local_path(address, force=force))
+    except OSError as error:
+        place = Path(get_cache_dir()) / urlparse(address).path.lstrip("/")
+        raise ConnectionError(
+            f"{address} can't be fetched: {error}; get the file by other means and put it at {place}, where it is "
+            "found the next time"
+        ) from error
+
+
+def read_copy(file: Path, address: str) -> dict[str, object]:
+    """Return the content of an address's local copy, a checkpoint.
+
+    Raises: as `read_checkpoint`. A file from the web that can't be read is removed: it would stay broken in the cache.
+    """
+    try:
+        return read_checkpoint(file)
+    except ValueError as error:
+        if not _is_on_the_web(address):
+            raise
+        file.unlink()
+        raise ValueError(f"{error} (it was removed from the cache; it came from {address})") from error
+
+
+def verify(file: Path, address: str, sha256: str | None) -> None:
+    """Check the file of an address against its published hash, if there is one.
+
+    Raises: ValueError: if the hashes differ. A file from the web is removed then.
+    """
+    if sha256 is None:
+        return
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found == sha256:
+        return
+    size = file.stat().st_size
+    removed = ""
+    if _is_on_the_web(address):
+        file.unlink()
+        removed = " and was removed from the cache"
+    raise ValueError(
+        f"{file} ({size} bytes, from {address}) has the SHA-256 {found}, published is {sha256}: it is damaged or "
+        f"another file{removed}; get it again"
+    )
+
+
+def _is_on_the_web(address: str) -> bool:
+    return address.startswith(("http://", "https://"))
