@@ -106,7 +106,7 @@ def _location_decoder(node: CfgNode, num_classes: int) -> LocationDecoder:
 
 
 def _check(node: CfgNode) -> None:
-    """Raise ValueError if a key that names a choice has another value."""
+    """Raise ValueError if a key that names a choice has another value, or a number of layers is negative."""
     for key, given, known in (
         ("QUERIES", node.QUERIES, _QUERIES),
         ("SEGMENTS", node.SEGMENTS, _SEGMENTS),
@@ -115,6 +115,12 @@ def _check(node: CfgNode) -> None:
         if given not in known:
             choices = ", ".join(repr(str(choice)) for choice in known)
             raise ValueError(f"MODEL.PANOPTIC_SEGFORMER.{key} is {given!r}: set it to one of {choices}")
+    for key, given in (
+        ("LOCATION_DECODER.NUM_LAYERS", node.LOCATION_DECODER.NUM_LAYERS),
+        ("TEST.NUM_MASK_LAYERS", node.TEST.NUM_MASK_LAYERS),
+    ):
+        if given < 0:
+            raise ValueError(f"MODEL.PANOPTIC_SEGFORMER.{key} is {given}: set it to 0 or more")
 
 
 def _categories(cfg: CfgNode) -> Categories:
