@@ -124,6 +124,17 @@ def test_batch_of_the_joint_form_is_the_mean_over_its_segments(build):
         assert loss.item() == pytest.approx(expected, rel=1e-4), name
 
 
+@pytest.mark.parametrize("name", ["joint", "center", "location_layers_0"])
+def test_losses_stay_in_full_precision_under_autocast(build, name):
+    model, examples = build(VARIANTS[name])
+    model.train()
+    full = sum(model(examples).values()).item()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = model(examples)
+    assert all(loss.dtype == torch.float32 for loss in half.values())
+    assert sum(half.values()).item() == pytest.approx(full, rel=0.05)
+
+
 def test_locations_without_giou_learn_no_giou(build):
     for location in ("center", "center_scale"):
         model, examples = build({"LOCATION_DECODER.LOCATION": location})

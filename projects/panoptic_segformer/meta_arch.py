@@ -277,8 +277,8 @@ class PanopticSegFormer(nn.Module):
         logits, masks = self.classifying_mask_decoder(queries, *tokens, self._num_mask_layers)
         class_probs, labels = at_least_float32(logits[-1][0]).sigmoid().max(dim=1)
         is_thing = labels < self.categories.num_things
-        order = is_thing.argsort(descending=True, stable=True)
-        things = order[: is_thing.sum()]
+        things, stuff = is_thing.nonzero()[:, 0], (~is_thing).nonzero()[:, 0]
+        order = torch.cat([things, stuff])
         boxes = location.boxes[-1][picture] if location.boxes else class_probs.new_zeros(len(labels), 0)
         return Candidates(
             masks=at_least_float32(masks[-1][0]),
