@@ -32,6 +32,11 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # Number of thing and stuff classes; 0 = as the dataset's metadata says. Another number must agree with it.
     node.NUM_THING_CLASSES = 0
     node.NUM_STUFF_CLASSES = 0
+    # Whose segments are learned and predicted: "all"; "things" alone = instance segmentation; "stuff" alone = semantic.
+    node.SEGMENTS = "all"
+    # "decoupled": thing queries that the location decoder classifies, and one query per stuff class (released form).
+    # "joint": one set of queries for both, classified by the one mask decoder (first version; docs/forms.md).
+    node.QUERIES = "decoupled"
     # Backbone features, finest first; one coarser level is added to them (paper, section 3.2).
     node.IN_FEATURES = ["res3", "res4", "res5"]
     # Width D of tokens and queries, attention heads M, width of the feed-forward layers.
@@ -46,16 +51,22 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # Sampling points P per head and level of deformable attention.
     node.ENCODER.NUM_POINTS = 4
 
-    # Thing queries: refined to boxes and classes, layer by layer (paper, section 3.3).
+    # Thing queries, or all in the joint form: refined to locations layer by layer (paper, section 3.3).
     node.LOCATION_DECODER = CfgNode()
+    # With 0 layers there are no locations, and the mask decoder classifies the queries.
     node.LOCATION_DECODER.NUM_LAYERS = 6
+    # What a location is: "box", learned by L1 and GIoU; "center_scale", the same four numbers by L1 alone (first
+    # version); "center", the mask's centre of mass by L1 (the paper's variant without boxes).
+    node.LOCATION_DECODER.LOCATION = "box"
     node.LOCATION_DECODER.NUM_QUERIES = 300
     node.LOCATION_DECODER.NUM_POINTS = 4
 
-    # Blocks of the two mask decoders (paper, section 3.4); the final mask comes from one more attention.
+    # Blocks of the mask decoders (paper, section 3.4); the final mask comes from one more attention.
     node.MASK_DECODER = CfgNode()
     node.MASK_DECODER.NUM_THING_BLOCKS = 4
     node.MASK_DECODER.NUM_STUFF_BLOCKS = 6
+    # ... of the only one that the joint form has.
+    node.MASK_DECODER.NUM_JOINT_BLOCKS = 6
 
 
 def _add_loss_keys(node: CfgNode) -> None:
@@ -67,12 +78,13 @@ def _add_loss_keys(node: CfgNode) -> None:
     node.LOSS.MASK_WEIGHT = 2.0
     # The released code doubles the weight of the stuff classification.
     node.LOSS.STUFF_CLASS_WEIGHT = 4.0
-    # Costs of the one-to-one matching of queries and things.
+    # Costs of the one-to-one matching of queries and things by class and location.
     node.MATCHER = CfgNode()
     node.MATCHER.CLASS_COST = 2.0
     node.MATCHER.BOX_COST = 5.0
     node.MATCHER.GIOU_COST = 2.0
-    # Costs of the second matching, of the selected queries by class, box and mask.
+    # Costs of the second matching, of the selected queries by class, location and mask; where the mask decoder
+    # classifies the queries, it is the only one.
     node.MATCHER.MASK_STAGE_CLASS_COST = 4.0
     node.MATCHER.MASK_COST = 2.0
 
@@ -80,7 +92,7 @@ def _add_loss_keys(node: CfgNode) -> None:
 def _add_inference_keys(node: CfgNode) -> None:
     # Mask-wise merging (paper, section 3.6, algorithm 1).
     node.MERGING = CfgNode()
-    # (query, class) pairs of things that enter the merging, best first.
+    # (query, class) pairs of things that enter the merging, best first; the joint form takes each query's best class.
     node.MERGING.NUM_THING_CANDIDATES = 100
     # A pixel belongs to a mask above this value.
     node.MERGING.MASK_THRESHOLD = 0.5
@@ -92,8 +104,10 @@ def _add_inference_keys(node: CfgNode) -> None:
     # Exponents of class probability and mean mask value in the confidence.
     node.MERGING.CLASS_EXPONENT = 1.0
     node.MERGING.MASK_EXPONENT = 2.0
-    # Which results are computed.
     node.TEST = CfgNode()
+    # Mask decoder layers (blocks and the last attention) that run in inference: fewer are faster; 0 = all.
+    node.TEST.NUM_MASK_LAYERS = 0
+    # Which results are computed.
     node.TEST.PANOPTIC_ON = True
     node.TEST.INSTANCE_ON = True
     node.TEST.SEMANTIC_ON = False

@@ -2,57 +2,45 @@
 
 The method reads top to bottom here; each step is in the file of its name under modeling/, training/ and inference/.
 Paper: Li et al., "Panoptic SegFormer", CVPR 2022, section 3 and figure 2.
-Shape legend: B pictures, D model width, H, W input size, S tokens of all levels, Q thing queries.
+Shape legend: B pictures, D model width, H, W input size, S tokens of all levels, S' of those that masks are made of.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import NaiveSyncBatchNorm
-from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from torch import Tensor, nn
 
+from .building import build_parts
 from .checkpoint.loading import load_with_summary
 from .data.categories import Categories
-from .data.datasets import register_datasets
-from .inference.merging import MergeOptions
-from .inference.outputs import Candidates, Outputs, picture_results
+from .inference.outputs import Candidates, InferenceOptions, picture_results
 from .modeling.encoder import Encoder
-from .modeling.levels import FeatureLevels, pad_levels
-from .modeling.location_decoder import LocationDecoder, LocationOutput
-from .modeling.mask_decoder import NUM_MASK_LEVELS, StuffMaskDecoder, ThingMaskDecoder
+from .modeling.levels import FeatureLevels, Size, pad_levels
+from .modeling.location_decoder import Location, LocationDecoder, LocationOutput
+from .modeling.mask_decoder import NUM_MASK_LEVELS, ClassifyingMaskDecoder, StuffMaskDecoder, ThingMaskDecoder
 from .modeling.neck import Neck
 from .modeling.precision import at_least_float32
-from .training.criterion import Criterion, LossWeights, SegmentCounts
-from .training.matcher import Matcher
+from .training.criterion import Criterion, SegmentCounts
 from .training.targets import PictureTargets
 
-__all__ = ["InferenceOptions", "PanopticSegFormer"]
+__all__ = ["PanopticSegFormer"]
 
-
-@dataclass(frozen=True)
-class InferenceOptions:
-    """What is computed from the queries outside training.
-
-    Attributes:
-        num_thing_candidates: (query, class) pairs of things that enter merging, best first.
-        merging: thresholds of merging.
-        outputs: which results are computed.
-    """
-
-    num_thing_candidates: int
-    merging: MergeOptions
-    outputs: Outputs
+MaskTokens = tuple[Tensor, list[Size]]  # of one picture: (1, S', D) and the sizes of their levels
 
 
 @META_ARCH_REGISTRY.register()
 class PanopticSegFormer(nn.Module):
-    """Panoptic segmentation with separate queries for things and stuff."""
+    """Panoptic segmentation by queries whose attention maps are masks.
+
+    The released form has thing queries, which the location decoder finds and classifies, and a query per stuff class.
+    Other forms share its modules (docs/forms.md): queries that the mask decoder classifies, of things and stuff
+    together (the first version) or of things alone, and models of one kind of segments.
+    """
 
     @configurable
     def __init__(  # noqa: PLR0913  one argument per step of the data flow
@@ -62,11 +50,13 @@ class PanopticSegFormer(nn.Module):
         in_features: Sequence[str],
         neck: Neck,
         encoder: Encoder,
-        location_decoder: LocationDecoder,
-        thing_mask_decoder: ThingMaskDecoder,
-        stuff_mask_decoder: StuffMaskDecoder,
+        location_decoder: LocationDecoder | None,
+        thing_mask_decoder: ThingMaskDecoder | None,
+        classifying_mask_decoder: ClassifyingMaskDecoder | None,
+        stuff_mask_decoder: StuffMaskDecoder | None,
         criterion: Criterion,
         inference_options: InferenceOptions,
+        location: Location,
         categories: Categories,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
@@ -88,9 +78,13 @@ class PanopticSegFormer(nn.Module):
         self.encoder = encoder
         self.location_decoder = location_decoder
         self.thing_mask_decoder = thing_mask_decoder
+        self.classifying_mask_decoder = classifying_mask_decoder
         self.stuff_mask_decoder = stuff_mask_decoder
+        # Things and stuff share one set of queries.
+        self.is_joint = classifying_mask_decoder is not None and stuff_mask_decoder is None and categories.num_stuff > 0
         self.criterion = criterion
         self.inference_options = inference_options
+        self.location = location
         self.categories = categories
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
@@ -105,37 +99,7 @@ class PanopticSegFormer(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, object]:
         """Translate a config with the keys of `add_panoptic_segformer_config` to the constructor's arguments."""
-        node = cfg.MODEL.PANOPTIC_SEGFORMER
-        categories = _categories(cfg)
-        backbone = build_backbone(cfg)
-        shapes = backbone.output_shape()
-        sizes = {"dim": node.EMBED_DIM, "num_heads": node.NUM_HEADS, "feedforward_dim": node.FEEDFORWARD_DIM}
-        deformable = {**sizes, "dropout": node.DROPOUT, "num_levels": len(node.IN_FEATURES) + 1}
-        encoder, decoder = node.ENCODER, node.LOCATION_DECODER
-        return {
-            "backbone": backbone,
-            "in_features": node.IN_FEATURES,
-            "neck": Neck([shapes[name].channels for name in node.IN_FEATURES], node.EMBED_DIM),
-            "encoder": Encoder(**deformable, num_layers=encoder.NUM_LAYERS, num_points=encoder.NUM_POINTS),
-            "location_decoder": LocationDecoder(
-                **deformable,
-                num_classes=categories.num_things,
-                num_queries=decoder.NUM_QUERIES,
-                num_layers=decoder.NUM_LAYERS,
-                num_points=decoder.NUM_POINTS,
-            ),
-            "thing_mask_decoder": ThingMaskDecoder(
-                **sizes, num_classes=categories.num_things, num_blocks=node.MASK_DECODER.NUM_THING_BLOCKS
-            ),
-            "stuff_mask_decoder": StuffMaskDecoder(
-                **sizes, num_classes=categories.num_stuff, num_blocks=node.MASK_DECODER.NUM_STUFF_BLOCKS
-            ),
-            "criterion": _criterion(node),
-            "inference_options": _inference_options(node),
-            "categories": categories,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-        }
+        return build_parts(cfg)
 
     @property
     def device(self) -> torch.device:
@@ -152,12 +116,9 @@ class PanopticSegFormer(nn.Module):
         """
         levels = self.extract_levels([self.normalize(example["image"]) for example in batched_inputs])
         memory = self.encoder(levels)
-        location = self.location_decoder(memory, levels)
+        location = None if self.location_decoder is None else self.location_decoder(memory, levels)
         if self.training:
-            targets = [
-                PictureTargets.from_instances(example["instances"], example["stuff"], self.pixel_mean)
-                for example in batched_inputs
-            ]
+            targets = [self.extract_targets(example) for example in batched_inputs]
             return self.compute_losses(memory, levels, location, targets)
         results = []
         for picture, example in enumerate(batched_inputs):
@@ -193,65 +154,160 @@ class PanopticSegFormer(nn.Module):
                 pictures[position] = [level[row : row + 1] for level in levels]
         return pad_levels(pictures)
 
+    def extract_targets(self, example: dict[str, object]) -> PictureTargets:
+        """Return the truth of a training example, of the kinds of segments that the model learns."""
+        things = example["instances"] if self.categories.num_things else example["instances"][:0]
+        stuff = example["stuff"] if self.categories.num_stuff else example["stuff"][:0]
+        return PictureTargets.from_instances(things, stuff, self.pixel_mean, self.location, self.is_joint)
+
     def compute_losses(
-        self, memory: Tensor, levels: FeatureLevels, location: LocationOutput, targets: list[PictureTargets]
+        self, memory: Tensor, levels: FeatureLevels, location: LocationOutput | None, targets: list[PictureTargets]
     ) -> dict[str, Tensor]:
-        """Return all losses by name; memory: (B, S, D) of the levels.
+        """Return all losses by name; memory: (B, S, D) of the levels, location None where there are no such queries.
 
         Masks are decoded picture by picture, each from its own tokens: padding takes no part in their attention.
         """
-        counts = SegmentCounts.of(targets, location.queries.shape[1])
+        num_queries = 0 if location is None else location.queries.shape[1]
+        counts = SegmentCounts.of(targets, num_queries, self.stuff_mask_decoder is not None)
+        pictures = [self._mask_tokens(memory, levels, picture) for picture in range(len(targets))]
+        losses: dict[str, Tensor] = {}
+        if self.thing_mask_decoder is not None:
+            losses |= self._thing_losses(pictures, location, targets, counts)
+        if self.classifying_mask_decoder is not None:
+            losses |= self._classified_losses(pictures, location, targets, counts)
+        if self.stuff_mask_decoder is not None:
+            losses |= self._stuff_losses(pictures, targets, counts)
+        return losses
+
+    def _thing_losses(
+        self,
+        pictures: list[MaskTokens],
+        location: LocationOutput,
+        targets: list[PictureTargets],
+        counts: SegmentCounts,
+    ) -> dict[str, Tensor]:
+        """Return the losses of things that the location decoder classifies."""
         with self._without_autocast():
             losses, selected = self.criterion.location_losses(location, targets, counts)
-        thing_masks, stuff_logits, stuff_masks = [], [], []
-        for picture, match in enumerate(selected):
-            tokens, sizes = self._mask_tokens(memory, levels, picture)
-            queries = location.queries[picture, match.queries][None]
-            thing_masks.append(self.thing_mask_decoder(queries, tokens, sizes))
-            logits, masks = self.stuff_mask_decoder(tokens, sizes)
-            stuff_logits.append(logits)
-            stuff_masks.append(masks)
+        masks = [
+            self.thing_mask_decoder(queries[match.queries][None], *tokens)
+            for queries, match, tokens in zip(location.queries, selected, pictures, strict=True)
+        ]
         with self._without_autocast():
-            losses |= self.criterion.thing_mask_losses(thing_masks, location, selected, targets, counts)
-            return losses | self.criterion.stuff_losses(stuff_logits, stuff_masks, targets, counts)
+            return losses | self.criterion.thing_mask_losses(masks, location, selected, targets, counts)
+
+    def _classified_losses(
+        self,
+        pictures: list[MaskTokens],
+        location: LocationOutput,
+        targets: list[PictureTargets],
+        counts: SegmentCounts,
+    ) -> dict[str, Tensor]:
+        """Return the losses of the queries that the mask decoder classifies."""
+        decoded = [
+            self.classifying_mask_decoder(queries[None], *tokens)
+            for queries, tokens in zip(location.queries, pictures, strict=True)
+        ]
+        class_logits, masks = zip(*decoded, strict=True)
+        if self.is_joint:
+            kind, share = "joint", 1.0
+            segments = [target.joined(self.categories.num_things) for target in targets]
+        else:
+            kind, share = "thing", counts.thing_share
+            segments = [target.things for target in targets]
+        with self._without_autocast():
+            return self.criterion.classified_losses(kind, location, class_logits, masks, segments, share)
+
+    def _stuff_losses(
+        self, pictures: list[MaskTokens], targets: list[PictureTargets], counts: SegmentCounts
+    ) -> dict[str, Tensor]:
+        """Return the losses of the stuff queries."""
+        decoded = [self.stuff_mask_decoder(*tokens) for tokens in pictures]
+        class_logits, masks = zip(*decoded, strict=True)
+        with self._without_autocast():
+            return self.criterion.stuff_losses(class_logits, masks, targets, counts)
 
     def _without_autocast(self) -> torch.autocast:
         """Matching and losses are taken in full precision: masks are unbounded, and sums over them overflow half."""
         return torch.autocast(self.device.type, enabled=False)
 
     def collect_candidates(
-        self, memory: Tensor, levels: FeatureLevels, location: LocationOutput, picture: int
+        self, memory: Tensor, levels: FeatureLevels, location: LocationOutput | None, picture: int
     ) -> Candidates:
-        """Return what may become a segment of one picture: its best (query, class) pairs and all stuff classes.
+        """Return what may become a segment of one picture.
 
         Args:
             memory: (B, S, D).
             levels: the levels of the memory.
-            location: the location decoder's output.
+            location: the location decoder's output; None where there is none.
             picture: index in the batch.
         """
+        tokens = self._mask_tokens(memory, levels, picture)
+        parts = []
+        if self.thing_mask_decoder is not None:
+            parts.append(self._thing_candidates(tokens, location, picture))
+        if self.classifying_mask_decoder is not None:
+            parts.append(self._classified_candidates(tokens, location, picture))
+        if self.stuff_mask_decoder is not None:
+            parts.append(self._stuff_candidates(tokens))
+        return Candidates.joined(parts)
+
+    def _thing_candidates(self, tokens: MaskTokens, location: LocationOutput, picture: int) -> Candidates:
+        """Return the best (query, class) pairs of the location decoder."""
         probs = at_least_float32(location.class_logits[-1][picture]).sigmoid()
         num_classes = probs.shape[1]
         number = min(self.inference_options.num_thing_candidates, probs.numel())
-        thing_probs, pairs = probs.flatten().topk(number)
-        pair_queries, thing_labels = pairs // num_classes, pairs % num_classes
+        class_probs, pairs = probs.flatten().topk(number)
+        pair_queries, labels = pairs // num_classes, pairs % num_classes
         # A query may be chosen with several classes; its mask is decoded once.
         queries, mask_index = pair_queries.unique(return_inverse=True)
-        tokens, sizes = self._mask_tokens(memory, levels, picture)
-        thing_masks = self.thing_mask_decoder(location.queries[picture, queries][None], tokens, sizes)[-1][0]
-        stuff_logits, stuff_masks = self.stuff_mask_decoder(tokens, sizes)
-        stuff_probs = at_least_float32(stuff_logits[-1][0]).sigmoid()
-        stuff_labels = torch.arange(len(stuff_probs), device=self.device)
+        masks = self.thing_mask_decoder(location.queries[picture, queries][None], *tokens, self._num_mask_layers)
         return Candidates(
-            masks=at_least_float32(torch.cat([thing_masks, stuff_masks[-1][0]])),
-            mask_index=torch.cat([mask_index, len(queries) + stuff_labels]),
-            class_probs=torch.cat([thing_probs, stuff_probs]),
-            category_ids=self.category_ids[torch.cat([thing_labels, num_classes + stuff_labels])],
-            is_thing=torch.arange(number + len(stuff_probs), device=self.device) < number,
+            masks=at_least_float32(masks[-1][0]),
+            mask_index=mask_index,
+            class_probs=class_probs,
+            category_ids=self.category_ids[labels],
+            is_thing=torch.ones_like(labels, dtype=torch.bool),
             boxes=location.boxes[-1][picture, pair_queries],
         )
 
-    def _mask_tokens(self, memory: Tensor, levels: FeatureLevels, picture: int) -> tuple[Tensor, list[tuple[int, int]]]:
+    def _classified_candidates(self, tokens: MaskTokens, location: LocationOutput, picture: int) -> Candidates:
+        """Return all queries with the class that the mask decoder finds most probable, things first."""
+        queries = location.queries[picture][None]
+        logits, masks = self.classifying_mask_decoder(queries, *tokens, self._num_mask_layers)
+        class_probs, labels = at_least_float32(logits[-1][0]).sigmoid().max(dim=1)
+        is_thing = labels < self.categories.num_things
+        things, stuff = is_thing.nonzero()[:, 0], (~is_thing).nonzero()[:, 0]
+        order = torch.cat([things, stuff])
+        boxes = location.boxes[-1][picture] if location.boxes else class_probs.new_zeros(len(labels), 0)
+        return Candidates(
+            masks=at_least_float32(masks[-1][0]),
+            mask_index=order,
+            class_probs=class_probs[order],
+            category_ids=self.category_ids[labels[order]],
+            is_thing=is_thing[order],
+            boxes=boxes[things],
+        )
+
+    def _stuff_candidates(self, tokens: MaskTokens) -> Candidates:
+        """Return all stuff classes, each with its own query."""
+        logits, masks = self.stuff_mask_decoder(*tokens, self._num_mask_layers)
+        class_probs = at_least_float32(logits[-1][0]).sigmoid()
+        labels = torch.arange(len(class_probs), device=self.device)
+        return Candidates(
+            masks=at_least_float32(masks[-1][0]),
+            mask_index=labels,
+            class_probs=class_probs,
+            category_ids=self.category_ids[self.categories.num_things + labels],
+            is_thing=torch.zeros_like(labels, dtype=torch.bool),
+            boxes=class_probs.new_zeros(0, 4),
+        )
+
+    @property
+    def _num_mask_layers(self) -> int:
+        return self.inference_options.num_mask_layers
+
+    def _mask_tokens(self, memory: Tensor, levels: FeatureLevels, picture: int) -> MaskTokens:
         """Return one picture's tokens (1, S', D) of the levels that masks are made of, and these levels' sizes."""
         tokens = levels.picture_tokens(memory, picture, NUM_MASK_LEVELS)
         return tokens, levels.sizes[picture][:NUM_MASK_LEVELS]
@@ -261,57 +317,3 @@ class PanopticSegFormer(nn.Module):
     ) -> torch.nn.modules.module._IncompatibleKeys:
         """Load as torch does, log what was loaded and what was not, and refuse weights of another model."""
         return load_with_summary(self, super().load_state_dict, state_dict, strict, assign)
-
-
-def _categories(cfg: CfgNode) -> Categories:
-    """Return the classes that the config's datasets share, checked against the class counts of the config."""
-    register_datasets(cfg)
-    names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    if not names:
-        raise ValueError("DATASETS.TRAIN and DATASETS.TEST are empty: the classes come from a dataset's metadata")
-    categories = Categories.of_datasets(names)
-    node = cfg.MODEL.PANOPTIC_SEGFORMER
-    for key, given, found in (
-        ("NUM_THING_CLASSES", node.NUM_THING_CLASSES, categories.num_things),
-        ("NUM_STUFF_CLASSES", node.NUM_STUFF_CLASSES, categories.num_stuff),
-    ):
-        if given not in (0, found):
-            raise ValueError(
-                f"MODEL.PANOPTIC_SEGFORMER.{key} is {given}, but dataset {names[0]!r} has {found}: set the key to "
-                f"{found}, or to 0 to take the dataset's number"
-            )
-    logging.getLogger(__name__).info(
-        "%d thing and %d stuff classes of dataset %s", categories.num_things, categories.num_stuff, names[0]
-    )
-    return categories
-
-
-def _criterion(node: CfgNode) -> Criterion:
-    matcher = Matcher(
-        class_cost=node.MATCHER.CLASS_COST,
-        box_cost=node.MATCHER.BOX_COST,
-        giou_cost=node.MATCHER.GIOU_COST,
-        mask_stage_class_cost=node.MATCHER.MASK_STAGE_CLASS_COST,
-        mask_cost=node.MATCHER.MASK_COST,
-    )
-    weights = LossWeights(
-        thing_class=node.LOSS.CLASS_WEIGHT,
-        box=node.LOSS.BOX_WEIGHT,
-        giou=node.LOSS.GIOU_WEIGHT,
-        mask=node.LOSS.MASK_WEIGHT,
-        stuff_class=node.LOSS.STUFF_CLASS_WEIGHT,
-    )
-    return Criterion(matcher, weights)
-
-
-def _inference_options(node: CfgNode) -> InferenceOptions:
-    merging = MergeOptions(
-        mask_threshold=node.MERGING.MASK_THRESHOLD,
-        score_threshold=node.MERGING.SCORE_THRESHOLD,
-        thing_overlap_threshold=node.MERGING.THING_OVERLAP_THRESHOLD,
-        stuff_overlap_threshold=node.MERGING.STUFF_OVERLAP_THRESHOLD,
-        class_exponent=node.MERGING.CLASS_EXPONENT,
-        mask_exponent=node.MERGING.MASK_EXPONENT,
-    )
-    outputs = Outputs(node.TEST.PANOPTIC_ON, node.TEST.INSTANCE_ON, node.TEST.SEMANTIC_ON)
-    return InferenceOptions(node.MERGING.NUM_THING_CANDIDATES, merging, outputs)

@@ -66,6 +66,23 @@ def test_build_evaluators_refuses_a_config_without_panoptic_results(cfg: CfgNode
         build_evaluators(cfg, "scenes")
 
 
+@pytest.mark.parametrize(
+    ("segments", "off", "kinds"),
+    [("things", "PANOPTIC_ON", ["ThingPrecisionEvaluator"]), ("stuff", "INSTANCE_ON", ["SemanticEvaluator"])],
+)
+def test_models_of_one_kind_are_evaluated_by_its_measure(cfg: CfgNode, segments, off, kinds) -> None:
+    node = cfg.MODEL.PANOPTIC_SEGFORMER
+    node.SEGMENTS, node.TEST[off] = segments, False
+    assert [type(evaluator).__name__ for evaluator in build_evaluators(cfg, "scenes")._evaluators] == kinds
+
+
+def test_build_evaluators_refuses_things_without_instances(cfg: CfgNode) -> None:
+    node = cfg.MODEL.PANOPTIC_SEGFORMER
+    node.SEGMENTS, node.TEST.INSTANCE_ON = "things", False
+    with pytest.raises(ValueError, match=r"TEST\.INSTANCE_ON is False, but the evaluation is of instances"):
+        build_evaluators(cfg, "scenes")
+
+
 def test_build_evaluators_needs_no_keys_of_this_model(cfg: CfgNode) -> None:
     del cfg.MODEL["PANOPTIC_SEGFORMER"]
     assert len(build_evaluators(cfg, "scenes")._evaluators) == 3

@@ -99,3 +99,16 @@ def test_real_semantic_files_are_perfect(shared_dir: Path, register_folder, eval
         predictions.append((entry, {"panoptic_seg": (ids, segments)}))
     results = evaluate(SemanticEvaluator(PanopticTruth.of_dataset("tiny")), predictions)["sem_seg"]
     assert results["mIoU"] == results["pACC"] == pytest.approx(100)
+
+
+def test_things_are_without_truth_where_stuff_alone_is_learned(cfg, predictions, evaluate) -> None:
+    for _, output in predictions:
+        ids, segments = output["panoptic_seg"]
+        for segment in segments:
+            if segment["isthing"]:
+                ids[ids == segment["id"]] = 0
+    results = evaluate(SemanticEvaluator(PanopticTruth.of_dataset("scenes"), with_things=False), predictions)["sem_seg"]
+    assert results["mIoU"] == pytest.approx(100)
+    assert results["pACC"] == pytest.approx(100)
+    assert "IoU-sky" in results
+    assert "IoU-ball" not in results

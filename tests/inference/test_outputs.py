@@ -93,3 +93,45 @@ def test_no_survivor_gives_void(candidates):
     ]
     assert segments_info == []
     assert not segment_ids.any()
+
+
+def test_candidates_of_one_stuff_class_become_one_segment(candidates):
+    twice = Candidates(
+        masks=torch.cat([candidates.masks, torch.ones(1, 8, 8)]),
+        mask_index=torch.tensor([0, 2, 3]),
+        class_probs=torch.tensor([0.9, 0.7, 0.3]),
+        category_ids=torch.tensor([0, 1, 1]),
+        is_thing=torch.tensor([True, False, False]),
+        boxes=candidates.boxes[:1],
+    )
+    twice.masks[2, :4] = 0
+    by_class = MergeOptions(0.5, 0.25, 1.0, 1.0, 1.0, 0.0)
+    segment_ids, segments_info = picture_results(twice, SIZE, CATEGORIES, by_class, Outputs(True, False, False))[
+        "panoptic_seg"
+    ]
+    assert segments_info == [
+        {"id": 1, "category_id": 0, "isthing": True, "score": pytest.approx(0.9), "area": 32},
+        {"id": 2, "category_id": 1, "isthing": False, "score": pytest.approx(0.7), "area": 32},
+    ]
+    assert segment_ids[:, :4].eq(1).all()
+    assert segment_ids[:, 4:].eq(2).all()
+
+
+def test_empty_mask_scores_nothing_whatever_the_exponent(candidates):
+    by_class = dataclasses.replace(OPTIONS, mask_exponent=0.0)
+    instances = picture_results(candidates, SIZE, CATEGORIES, by_class, Outputs(False, True, False))["instances"]
+    assert instances.scores.tolist() == pytest.approx([0.9, 0.4, 0.0])
+
+
+def test_instances_without_boxes_get_those_of_their_masks(candidates):
+    centers = dataclasses.replace(candidates, boxes=candidates.boxes[:, :2])
+    instances = picture_results(centers, SIZE, CATEGORIES, OPTIONS, Outputs(False, True, False))["instances"]
+    assert instances.pred_boxes.tensor.tolist() == [[0, 0, 4, 8], [0, 0, 4, 8], [0, 0, 0, 0]]
+
+
+def test_joined_parts_keep_their_masks(candidates):
+    things, stuff = (candidates.select(candidates.is_thing == kind) for kind in (True, False))
+    joined = Candidates.joined([things, stuff])
+    assert torch.equal(joined.masks[joined.mask_index], candidates.masks[candidates.mask_index])
+    assert torch.equal(joined.category_ids, candidates.category_ids)
+    assert torch.equal(joined.boxes, candidates.boxes)

@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from panoptic_segformer.modeling.mask_decoder import MaskFusion, StuffMaskDecoder, ThingMaskDecoder
+from panoptic_segformer.modeling.mask_decoder import (
+    ClassifyingMaskDecoder,
+    MaskFusion,
+    StuffMaskDecoder,
+    ThingMaskDecoder,
+)
 
 SIZES = [(8, 12), (4, 6), (2, 3)]
 TOKENS = sum(height * width for height, width in SIZES)
@@ -47,6 +52,26 @@ def test_inference_equals_training_without_intermediate_masks(kind):
         trained, inferred = trained[1], inferred[1]
     assert (len(trained), len(inferred)) == (3, 1)
     assert torch.allclose(trained[-1], inferred[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3, 9])
+@pytest.mark.parametrize("kind", ["thing", "stuff", "joint"])
+def test_fewer_layers_give_what_training_sees_there(kind, layers):
+    memory, queries = torch.randn(1, TOKENS, 16), torch.randn(1, 5, 16)
+    decoders = {
+        "thing": (ThingMaskDecoder(num_classes=3, **OPTIONS), (queries, memory, SIZES)),
+        "stuff": (StuffMaskDecoder(num_classes=3, **OPTIONS), (memory, SIZES)),
+        "joint": (ClassifyingMaskDecoder(num_classes=3, **OPTIONS, with_self_attention=True), (queries, memory, SIZES)),
+    }
+    decoder, arguments = decoders[kind]
+    with torch.no_grad():
+        trained, inferred = decoder.train()(*arguments), decoder.eval()(*arguments, layers)
+    last = min(layers, 3) - 1
+    if kind != "thing":
+        assert torch.allclose(trained[0][min(last, 1)], inferred[0][-1], atol=1e-5)
+        trained, inferred = trained[1], inferred[1]
+    assert len(inferred) == 1
+    assert torch.allclose(trained[last], inferred[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -9,6 +9,7 @@ from detectron2.modeling import build_model
 
 from panoptic_segformer.data.mapper import PanopticDatasetMapper
 from panoptic_segformer.training.criterion import SegmentCounts
+from panoptic_segformer.training.targets import PictureTargets, SegmentTargets
 
 
 @pytest.fixture
@@ -50,11 +51,16 @@ def test_batch_is_the_sum_of_its_pictures_over_the_sum_of_their_segments(model_a
 
 
 def test_counts_are_at_least_one():
-    class Empty:
-        thing_classes = stuff_classes = torch.zeros(0)
-
-    counts = SegmentCounts.of([Empty()], 10)
+    nothing = SegmentTargets(torch.zeros(0), torch.zeros(0, 4, 4), torch.zeros(0, 4), torch.ones(4))
+    counts = SegmentCounts.of([PictureTargets(nothing, nothing)], 10)
     assert (counts.things, counts.stuff, counts.thing_share) == (1, 1, 0.5)
+
+
+def test_kind_that_is_not_learned_has_no_share():
+    nothing = SegmentTargets(torch.zeros(0), torch.zeros(0, 4, 4), torch.zeros(0, 4), torch.ones(4))
+    targets = [PictureTargets(nothing, nothing)]
+    assert SegmentCounts.of(targets, 10, with_stuff=False).thing_share == 1
+    assert SegmentCounts.of(targets, 0).stuff_share == 1
 
 
 def test_more_things_than_queries_train(tiny_config, model_and_examples):

@@ -8,11 +8,12 @@ import torch
 from torchvision.ops import box_convert, generalized_box_iou
 
 from panoptic_segformer.training.losses import (
-    box_costs,
     class_costs,
     classification_loss,
     dice_costs,
     dice_losses,
+    distance_costs,
+    giou_costs,
     giou_loss,
 )
 
@@ -55,7 +56,7 @@ def test_class_cost_is_the_change_of_the_focal_loss():
 
 def test_box_costs_are_the_losses_of_all_pairs():
     boxes, targets = random(3, 4) * 0.5 + 0.2, random(2, 4) * 0.5 + 0.2
-    distances, negative_giou = box_costs(boxes, targets, SCALE)
+    distances, negative_giou = distance_costs(boxes, targets), giou_costs(boxes, targets, SCALE)
     pixels = [box_convert(x, "cxcywh", "xyxy") * SCALE for x in (boxes, targets)]
     assert torch.allclose(negative_giou, -generalized_box_iou(*pixels))
     for row in range(3):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
 import torch
 
-from panoptic_segformer.training.losses import box_costs, class_costs, dice_costs
+from panoptic_segformer.training.losses import class_costs, dice_costs, distance_costs, giou_costs
 from panoptic_segformer.training.matcher import Matcher
-from panoptic_segformer.training.targets import PictureTargets, resize_masks
+from panoptic_segformer.training.targets import SegmentTargets, resize_masks
 
 MATCHER = Matcher(class_cost=2.0, box_cost=5.0, giou_cost=2.0, mask_stage_class_cost=4.0, mask_cost=2.0)
 
@@ -19,13 +20,11 @@ def random() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def make_targets(number: int, random: torch.Generator) -> PictureTargets:
-    return PictureTargets(
-        thing_classes=torch.randint(0, 3, (number,), generator=random),
-        thing_boxes=torch.rand(number, 4, generator=random) * 0.4 + 0.2,
-        thing_masks=torch.rand(number, 16, 20, generator=random) > 0.5,
-        stuff_classes=torch.zeros(0, dtype=torch.int64),
-        stuff_masks=torch.zeros(0, 16, 20, dtype=torch.bool),
+def make_targets(number: int, random: torch.Generator) -> SegmentTargets:
+    return SegmentTargets(
+        classes=torch.randint(0, 3, (number,), generator=random),
+        locations=torch.rand(number, 4, generator=random) * 0.4 + 0.2,
+        masks=torch.rand(number, 16, 20, generator=random) > 0.5,
         box_scale=torch.tensor([20.0, 16.0, 20.0, 16.0]),
     )
 
@@ -46,13 +45,16 @@ def test_match_is_the_cheapest_of_all(random, num_queries, num_targets):
     logits = torch.randn(num_queries, 3, generator=random)
     boxes = torch.rand(num_queries, 4, generator=random) * 0.4 + 0.2
     masks = torch.rand(num_queries, 4, 5, generator=random)
-    distances, giou = box_costs(boxes, targets.thing_boxes, targets.box_scale)
-    location = 5 * distances + 2 * giou
-    classes = class_costs(logits, targets.thing_classes)
-    dice = dice_costs(masks, resize_masks(targets.thing_masks, (4, 5), torch.float32))
+    distance = 5 * distance_costs(boxes, targets.locations)
+    location = distance + 2 * giou_costs(boxes, targets.locations, targets.box_scale)
+    classes = class_costs(logits, targets.classes)
+    dice = dice_costs(masks, resize_masks(targets.masks, (4, 5), torch.float32))
+    without_giou = dataclasses.replace(MATCHER, giou_cost=0.0)
     for match, costs in (
         (MATCHER.match(logits, boxes, targets), 2 * classes + location),
+        (without_giou.match(logits, boxes, targets), 2 * classes + distance),
         (MATCHER.match_with_masks(logits, boxes, masks, targets), 4 * classes + location + 2 * dice),
+        (MATCHER.match_with_masks(logits, None, masks, targets), 4 * classes + 2 * dice),
     ):
         assert len(match.queries) == min(num_queries, num_targets)
         assert match.queries.tolist() == sorted(match.queries.tolist())

@@ -26,9 +26,17 @@ class SemanticEvaluator(DatasetEvaluator):
     Pixels without truth are left out, pixels without prediction are wrong. All values are percentages.
     """
 
-    def __init__(self, truth: PanopticTruth) -> None:
+    def __init__(self, truth: PanopticTruth, with_things: bool = True) -> None:
+        """Keep the truth.
+
+        Args:
+            truth: of the dataset.
+            with_things: False leaves out the classes of things; their pixels are without truth then.
+        """
         self._truth = truth
-        self._classes = {category["id"]: index for index, category in enumerate(truth.categories)}
+        categories = [category for category in truth.categories if with_things or not category["isthing"]]
+        self._names = [category["name"] for category in categories]
+        self._classes = {category["id"]: index for index, category in enumerate(categories)}
         self.reset()
 
     def reset(self) -> None:
@@ -56,14 +64,14 @@ class SemanticEvaluator(DatasetEvaluator):
         gathered = comm.gather(self._confusion)
         if not comm.is_main_process():
             return None
-        results = _qualities(np.sum(gathered, axis=0), [category["name"] for category in self._truth.categories])
+        results = _qualities(np.sum(gathered, axis=0), self._names)
         logger.info("semantic quality: %s", {key: round(results[key], 2) for key in ("mIoU", "fwIoU", "mACC", "pACC")})
         return {"sem_seg": results}
 
     def _class_map(self, ids: np.ndarray, category_ids: dict[int, int], void: int) -> np.ndarray:
         """Return the class (H, W) int64 of each segment id (H, W)."""
         known = np.array([*sorted(category_ids), np.iinfo(np.int64).max])
-        classes = np.array([*(self._classes[category_ids[id_]] for id_ in known[:-1].tolist()), void])
+        classes = np.array([*(self._classes.get(category_ids[id_], void) for id_ in known[:-1].tolist()), void])
         places = np.searchsorted(known, ids)
         return np.where(known[places] == ids, classes[places], void)
 

@@ -7,10 +7,12 @@ Shape legend: N candidates (things first), n distinct masks, h, w mask size, H0,
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_convert, clip_boxes_to_image
@@ -18,7 +20,15 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 from ..data.categories import Categories
 from .merging import MergeOptions, UpsampledMasks, merge_masks, upper_score_bounds, upsample_masks
 
-__all__ = ["Candidates", "Outputs", "instance_result", "panoptic_result", "picture_results", "semantic_result"]
+__all__ = [
+    "Candidates",
+    "InferenceOptions",
+    "Outputs",
+    "instance_result",
+    "panoptic_result",
+    "picture_results",
+    "semantic_result",
+]
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,23 @@ class Outputs:
 
 
 @dataclass(frozen=True)
+class InferenceOptions:
+    """What is computed from the queries outside training.
+
+    Attributes:
+        num_thing_candidates: (query, class) pairs of things that enter merging, best first.
+        num_mask_layers: layers of the mask decoders that run, 0 = all.
+        merging: thresholds of merging.
+        outputs: which results are computed.
+    """
+
+    num_thing_candidates: int
+    num_mask_layers: int
+    merging: MergeOptions
+    outputs: Outputs
+
+
+@dataclass(frozen=True)
 class Candidates:
     """Everything that may become a segment of one picture.
 
@@ -40,7 +67,8 @@ class Candidates:
         class_probs: (N,) in [0, 1].
         category_ids: (N,) contiguous ids of the dataset's metadata.
         is_thing: (N,) bool; things come first.
-        boxes: (number of things, 4), (cx, cy, w, h) in [0, 1] of the picture.
+        boxes: (number of things, C) in [0, 1] of the picture: (cx, cy, w, h), or fewer coordinates where the model
+            knows no boxes; they are taken from the masks then.
     """
 
     masks: Tensor
@@ -49,6 +77,19 @@ class Candidates:
     category_ids: Tensor
     is_thing: Tensor
     boxes: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence[Candidates]) -> Candidates:
+        """Return the candidates of all parts; only the first one may have things."""
+        starts = [0, *itertools.accumulate(len(part.masks) for part in parts)]
+        return cls(
+            torch.cat([part.masks for part in parts]),
+            torch.cat([part.mask_index + start for part, start in zip(parts, starts, strict=False)]),
+            torch.cat([part.class_probs for part in parts]),
+            torch.cat([part.category_ids for part in parts]),
+            torch.cat([part.is_thing for part in parts]),
+            parts[0].boxes,
+        )
 
     def select(self, keep: Tensor) -> Candidates:
         """Return the candidates at keep: (N,) bool, with the masks that they need."""
@@ -92,6 +133,7 @@ def picture_results(
     masks = upsample_masks(candidates.masks, size, options.mask_threshold)
     mask_scores = masks.means[candidates.mask_index]
     scores = candidates.class_probs**options.class_exponent * mask_scores**options.mask_exponent
+    scores = torch.where(mask_scores > 0, scores, 0.0)  # an empty mask scores 0 whatever the exponent
     if outputs.panoptic:
         results["panoptic_seg"] = panoptic_result(candidates, masks, scores, options)
     if outputs.instances:
@@ -102,7 +144,10 @@ def picture_results(
 def panoptic_result(
     candidates: Candidates, masks: UpsampledMasks, scores: Tensor, options: MergeOptions
 ) -> tuple[Tensor, list[dict[str, object]]]:
-    """Return segment ids (H0, W0) int32 and one record per segment, best first."""
+    """Return segment ids (H0, W0) int32 and one record per segment, best first.
+
+    Candidates of one stuff class become one segment: queries of a joint set may share a class.
+    """
     alive = scores >= options.score_threshold
     index = alive.nonzero()[:, 0]
     segment_ids, kept, areas = merge_masks(
@@ -111,10 +156,23 @@ def panoptic_result(
     kept = index[kept]
     columns = (candidates.category_ids[kept], candidates.is_thing[kept], scores[kept], areas)
     rows = zip(*(column.tolist() for column in columns), strict=True)
-    segments_info = [
-        {"id": number, "category_id": category, "isthing": is_thing, "score": score, "area": area}
-        for number, (category, is_thing, score, area) in enumerate(rows, start=1)
-    ]
+    segments_info: list[dict[str, object]] = []
+    stuff: dict[int, int] = {}
+    numbers = [0]  # of the segment that each painted candidate belongs to
+    for category, is_thing, score, area in rows:
+        number = None if is_thing else stuff.get(category)
+        if number is None:
+            number = len(segments_info) + 1
+            segments_info.append(
+                {"id": number, "category_id": category, "isthing": is_thing, "score": score, "area": area}
+            )
+            if not is_thing:
+                stuff[category] = number
+        else:
+            segments_info[number - 1]["area"] += area
+        numbers.append(number)
+    if len(segments_info) < len(kept):
+        segment_ids = segment_ids.new_tensor(numbers)[segment_ids]
     return segment_ids, segments_info
 
 
@@ -123,12 +181,15 @@ def instance_result(candidates: Candidates, masks: UpsampledMasks, scores: Tenso
     size = tuple(masks.inside.shape[1:])
     scores = scores[: len(candidates.boxes)]
     order = scores.argsort(descending=True)
-    height, width = size
-    scale = candidates.boxes.new_tensor([width, height, width, height])
-    boxes = box_convert(candidates.boxes[order], "cxcywh", "xyxy") * scale
     instances = Instances(size)
-    instances.pred_boxes = Boxes(clip_boxes_to_image(boxes, size))
     instances.pred_masks = masks.inside[candidates.mask_index[order]]
+    if candidates.boxes.shape[-1] == 4:
+        height, width = size
+        scale = candidates.boxes.new_tensor([width, height, width, height])
+        boxes = box_convert(candidates.boxes[order], "cxcywh", "xyxy") * scale
+        instances.pred_boxes = Boxes(clip_boxes_to_image(boxes, size))
+    else:
+        instances.pred_boxes = BitMasks(instances.pred_masks).get_bounding_boxes().to(scores.device)
     instances.pred_classes = candidates.category_ids[order]
     instances.scores = scores[order]
     return instances

@@ -1,7 +1,8 @@
-"""Location decoder: thing queries learn what and where, refined layer by layer.
+"""Location decoder: queries learn where, and in the released form what, refined layer by layer.
 
-Paper, section 3.3; the iterative refinement is Deformable DETR's.
-Shape legend: B pictures, D model width, Q thing queries, S tokens, L levels, K_th thing classes.
+Paper, section 3.3; the iterative refinement is Deformable DETR's. The queries are those of things in the released
+form and all of them in the joint one (docs/forms.md).
+Shape legend: B pictures, D model width, Q queries, S tokens, L levels, K_th thing classes, C coordinates (4 or 2).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +21,29 @@ from .levels import FeatureLevels
 from .mlp import FeedForward, PredictionMLP
 from .precision import at_least_float32
 
-__all__ = ["CLASS_PRIOR", "LocationDecoder", "LocationOutput"]
+__all__ = ["CLASS_PRIOR", "Location", "LocationDecoder", "LocationOutput"]
 
 # Probability that a fresh classifier gives to every class (Lin et al. 2017, section 3.3).
 CLASS_PRIOR = 0.01
 # Bounds the inverse sigmoid (Deformable DETR).
 EPSILON = 1e-5
+
+
+class Location(StrEnum):
+    """What the location of a segment is, in units of the unpadded picture.
+
+    The first version's centre and scale are the centre, width and height of the mask's box: its heads f_c and f_s
+    are the two halves of the box head, and its loss has no GIoU.
+    """
+
+    BOX = "box"
+    CENTER_SCALE = "center_scale"
+    CENTER = "center"  # of the mask's mass, for models that shall know no boxes
+
+    @property
+    def num_coordinates(self) -> int:
+        """Number of coordinates C: (cx, cy), followed by (w, h) unless it is a centre."""
+        return 2 if self is Location.CENTER else 4
 
 
 @dataclass(frozen=True)
@@ -33,8 +52,10 @@ class LocationOutput:
 
     Attributes:
         queries: (B, Q, D) states after the last layer.
-        class_logits: per predicting layer (B, Q, K_th); all layers in training, otherwise the last alone.
-        boxes: likewise (B, Q, 4), (cx, cy, w, h) in [0, 1] of the unpadded picture.
+        class_logits: per predicting layer (B, Q, K_th); all layers in training, otherwise the last alone. Empty
+            where the mask decoder classifies the queries.
+        boxes: likewise (B, Q, C), (cx, cy, w, h) or (cx, cy) in [0, 1] of the unpadded picture. Empty for a decoder
+            without layers.
     """
 
     queries: Tensor
@@ -68,7 +89,7 @@ class LocationDecoderLayer(nn.Module):
 
 
 class LocationDecoder(nn.Module):
-    """Thing queries with a class and a box per layer."""
+    """Queries with a location and, in the released form, a class per layer."""
 
     def __init__(  # noqa: PLR0913  each is one of the decoder's sizes
         self,
@@ -82,11 +103,27 @@ class LocationDecoder(nn.Module):
         num_levels: int,
         num_points: int,
         dropout: float,
+        location: Location = Location.BOX,
     ) -> None:
+        """Build the decoder.
+
+        Args:
+            num_classes: K_th; 0 leaves the classes to the mask decoder.
+            num_queries: Q.
+            dim: D.
+            num_heads: heads of all attentions.
+            feedforward_dim: width of the feed-forward networks.
+            num_layers: 0 passes the learned queries on as they are.
+            num_levels: L.
+            num_points: sampling points per head and level.
+            dropout: share of activations that training drops.
+            location: what the layers predict.
+        """
         super().__init__()
         # First half: position, second half: content (the stuff queries have them the other way round, Q7).
         self.query_embedding = nn.Embedding(num_queries, 2 * dim)
-        self.reference_points = nn.Linear(dim, 2)
+        # A decoder without layers has no use for them.
+        self.reference_points = nn.Linear(dim, 2) if num_layers else None
         self.layers = nn.ModuleList(
             LocationDecoderLayer(
                 dim, feedforward_dim, dropout, DeformableAttention(dim, num_heads, num_levels, num_points)
@@ -94,18 +131,22 @@ class LocationDecoder(nn.Module):
             for _ in range(num_layers)
         )
         xavier_initialize(self.layers)
-        nn.init.xavier_uniform_(self.reference_points.weight)
-        nn.init.zeros_(self.reference_points.bias)
-        self.class_heads = _clones(class_head(dim, num_classes), num_layers)
-        self.box_heads = _clones(box_head(dim), num_layers)
-        # The first layer starts from small boxes.
-        nn.init.constant_(self.box_heads[0].layers[-1].bias[2:], -2.0)
+        if num_layers:
+            nn.init.xavier_uniform_(self.reference_points.weight)
+            nn.init.zeros_(self.reference_points.bias)
+        self.class_heads = _clones(class_head(dim, num_classes), num_layers if num_classes else 0)
+        self.box_heads = _clones(box_head(dim, location.num_coordinates), num_layers)
+        if num_layers:
+            # The first layer starts from small boxes.
+            nn.init.constant_(self.box_heads[0].layers[-1].bias[2:], -2.0)
 
     def forward(self, memory: Tensor, levels: FeatureLevels) -> LocationOutput:
-        """Decode the thing queries from memory: (B, S, D) of the given levels."""
+        """Decode the queries from memory: (B, S, D) of the given levels."""
         position, content = self.query_embedding.weight.chunk(2, dim=-1)
         positions = position.expand(len(memory), -1, -1)
         queries = content.expand(len(memory), -1, -1)
+        if not self.layers:
+            return LocationOutput(queries + positions, [], [])
         reference = at_least_float32(self.reference_points(positions)).sigmoid()
         ratios = levels.valid_ratios[:, None]
         class_logits, boxes = [], []
@@ -116,13 +157,14 @@ class LocationDecoder(nn.Module):
             box = _refine(self.box_heads[index](queries), reference)
             reference = box.detach()
             if self.training or index == last:
-                class_logits.append(self.class_heads[index](queries))
                 boxes.append(box)
+                if self.class_heads:
+                    class_logits.append(self.class_heads[index](queries))
         return LocationOutput(queries, class_logits, boxes)
 
 
 def _refine(delta: Tensor, reference: Tensor) -> Tensor:
-    """Return boxes (B, Q, 4): delta (B, Q, 4) added to a reference of 2 or 4 coordinates before the sigmoid."""
+    """Return locations (B, Q, C): delta (B, Q, C) added to a reference of 2 or C coordinates before the sigmoid."""
     start = torch.log(reference.clamp(min=EPSILON) / (1 - reference).clamp(min=EPSILON))
     missing = delta.shape[-1] - start.shape[-1]
     return (at_least_float32(delta) + nn.functional.pad(start, (0, missing))).sigmoid()
@@ -135,9 +177,9 @@ def class_head(dim: int, num_classes: int) -> nn.Linear:
     return head
 
 
-def box_head(dim: int) -> PredictionMLP:
-    """Return a box regressor that starts by leaving its reference as it is."""
-    head = PredictionMLP([dim, dim, dim, 4])
+def box_head(dim: int, num_coordinates: int = 4) -> PredictionMLP:
+    """Return a regressor of boxes or centres that starts by leaving its reference as it is."""
+    head = PredictionMLP([dim, dim, dim, num_coordinates])
     nn.init.zeros_(head.layers[-1].weight)
     nn.init.zeros_(head.layers[-1].bias)
     return head

@@ -17,7 +17,7 @@ from .levels import Size
 from .location_decoder import box_head, class_head
 from .mlp import FeedForward
 
-__all__ = ["NUM_MASK_LEVELS", "StuffMaskDecoder", "ThingMaskDecoder"]
+__all__ = ["NUM_MASK_LEVELS", "ClassifyingMaskDecoder", "StuffMaskDecoder", "ThingMaskDecoder"]
 
 # Masks are fused from the levels of strides 8, 16 and 32; the coarsest level of the memory is left out.
 NUM_MASK_LEVELS = 3
@@ -115,7 +115,7 @@ class SelfAttention(nn.Module):
 
 
 class MaskDecoderBlock(nn.Module):
-    """Cross-attention with a mask and a feed-forward network; self-attention in front of it for stuff."""
+    """Cross-attention with a mask and a feed-forward network; self-attention in front of it if asked for."""
 
     def __init__(self, dim: int, num_heads: int, feedforward_dim: int, with_self_attention: bool) -> None:
         super().__init__()
@@ -154,25 +154,35 @@ class MaskDecoder(nn.Module):
         xavier_initialize(self)
 
     def decode(
-        self, queries: Tensor, positions: Tensor | None, memory: Tensor, sizes: list[Size]
+        self,
+        queries: Tensor,
+        positions: Tensor | None,
+        memory: Tensor,
+        sizes: list[Size],
+        num_layers: int = 0,
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Run all blocks.
+        """Run the layers: all in training, the first ones in inference if so asked.
 
         Args:
             queries: (B, N, D).
             positions: (N, D) added to the queries in front of every block (quirk Q8), or None.
             memory: (B, S', D) tokens of the mask levels, without padding.
             sizes: (height, width) of these levels, finest first.
+            num_layers: how many layers (blocks and the last attention) run in inference, 0 = all. Every layer learns
+                to give the mask, so that the last one that runs has it (paper, ablation of mask decoder layers).
         Returns: the queries after each block; the masks (B, N, H1, W1), the final one last. The masks of the
             blocks come before it in training only: inference has no use for them.
         """
         states, masks = [], []
-        for block in self.blocks:
-            queries, mask = block(_place(queries, positions), memory, sizes, with_mask=self.training)
+        last_block = len(self.blocks) if self.training or not num_layers else num_layers
+        for number, block in enumerate(self.blocks[:last_block], start=1):
+            with_mask = self.training or number == num_layers
+            queries, mask = block(_place(queries, positions), memory, sizes, with_mask)
             states.append(queries)
             if mask is not None:
                 masks.append(mask)
-        masks.append(self.final_attention(_place(queries, positions), memory, sizes))
+        if self.training or not num_layers or num_layers > len(self.blocks):
+            masks.append(self.final_attention(_place(queries, positions), memory, sizes))
         return states, masks
 
 
@@ -196,9 +206,9 @@ class ThingMaskDecoder(MaskDecoder):
         self.unused_class_heads = nn.ModuleList(class_head(dim, num_classes) for _ in range(num_blocks))
         self.unused_box_heads = nn.ModuleList(box_head(dim) for _ in range(num_blocks))
 
-    def forward(self, queries: Tensor, memory: Tensor, sizes: list[Size]) -> list[Tensor]:
+    def forward(self, queries: Tensor, memory: Tensor, sizes: list[Size], num_layers: int = 0) -> list[Tensor]:
         """Return the masks of queries: (B, N, D), as `decode` does; N may be 0."""
-        return self.decode(queries, None, memory, sizes)[1]
+        return self.decode(queries, None, memory, sizes, num_layers)[1]
 
 
 class StuffMaskDecoder(MaskDecoder):
@@ -216,13 +226,50 @@ class StuffMaskDecoder(MaskDecoder):
         self.query_embedding = nn.Embedding(num_classes, 2 * dim)
         self.class_heads = nn.ModuleList(class_head(dim, 1) for _ in range(num_blocks))
 
-    def forward(self, memory: Tensor, sizes: list[Size]) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the presence logits (B, K_st) of all blocks (in inference of the last) and the masks.
+    def forward(self, memory: Tensor, sizes: list[Size], num_layers: int = 0) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the presence logits (B, K_st) of all blocks (in inference of the last that runs) and the masks.
 
         Masks are `decode`'s: (B, K_st, H1, W1), the final one last.
         """
         content, positions = self.query_embedding.weight.chunk(2, dim=-1)
-        states, masks = self.decode(content.expand(len(memory), -1, -1), positions, memory, sizes)
+        states, masks = self.decode(content.expand(len(memory), -1, -1), positions, memory, sizes, num_layers)
         first = 0 if self.training else len(states) - 1
-        pairs = zip(self.class_heads[first:], states[first:], strict=True)
+        pairs = zip(self.class_heads[first : len(states)], states[first:], strict=True)
         return [torch.squeeze(head(state), -1) for head, state in pairs], masks
+
+
+class ClassifyingMaskDecoder(MaskDecoder):
+    """Masks and classes of queries that no location decoder has classified.
+
+    It is the first version's mask decoder, of things and stuff together, and that of things behind a location decoder
+    without layers. All blocks share one classifier: the first version's parameter count has room for one.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        dim: int,
+        num_heads: int,
+        feedforward_dim: int,
+        num_blocks: int,
+        with_self_attention: bool,
+    ) -> None:
+        super().__init__(
+            dim=dim,
+            num_heads=num_heads,
+            feedforward_dim=feedforward_dim,
+            num_blocks=num_blocks,
+            with_self_attention=with_self_attention,
+        )
+        self.class_head = class_head(dim, num_classes)
+
+    def forward(
+        self, queries: Tensor, memory: Tensor, sizes: list[Size], num_layers: int = 0
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the class logits (B, N, K) of all blocks (in inference of the last that runs) and the masks.
+
+        Queries are (B, N, D), the masks `decode`'s.
+        """
+        states, masks = self.decode(queries, None, memory, sizes, num_layers)
+        return [self.class_head(state) for state in (states if self.training else states[-1:])], masks

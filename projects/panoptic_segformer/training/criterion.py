@@ -1,8 +1,9 @@
 """Which prediction meets which target with which weight.
 
 Paper, section 3.5, in the form of the released code: everything about things is weighted by the share of things
-among the batch's segments, everything about stuff by the share of stuff.
-Shape legend: B pictures, D model width, Q thing queries, T, U thing/stuff targets of a picture, K_th, K_st classes.
+among the batch's segments, everything about stuff by the share of stuff. Queries that the mask decoder classifies are
+matched once, by what comes out at the end, and all layers learn from that match.
+Shape legend: B pictures, D model width, Q queries, T targets of a picture, K_th, K_st, K classes, C coordinates.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..modeling.location_decoder import LocationOutput
 from ..modeling.precision import at_least_float32
 from .losses import classification_loss, dice_losses, giou_loss
 from .matcher import Match, Matcher
-from .targets import PictureTargets, resize_masks
+from .targets import PictureTargets, SegmentTargets, resize_masks
 
 __all__ = ["Criterion", "LossWeights", "SegmentCounts"]
 
@@ -29,7 +30,7 @@ MASK_TARGET_SCALE = 2
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the loss terms."""
+    """Weights of the loss terms; giou is 0 where locations are no boxes or have no such loss."""
 
     thing_class: float
     box: float
@@ -40,21 +41,27 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class SegmentCounts:
-    """Normalisers of the losses: numbers of segments averaged over ranks, at least 1 (quirk Q16)."""
+    """Normalisers of the losses: numbers of segments averaged over ranks, at least 1 (quirk Q16).
+
+    A kind that the model does not learn counts 0, so that the other one has the whole weight.
+    """
 
     things: float
     stuff: float
 
     @classmethod
-    def of(cls, targets: Sequence[PictureTargets], num_queries: int) -> SegmentCounts:
-        """Count the segments of the batch on all ranks; a picture has at most `num_queries` matched things."""
-        things = sum(min(len(target.thing_classes), num_queries) for target in targets)
-        stuff = sum(len(target.stuff_classes) for target in targets)
-        if comm.get_world_size() > 1:
-            counts = torch.tensor([things, stuff], dtype=torch.float32, device=targets[0].box_scale.device)
-            torch.distributed.all_reduce(counts)
-            things, stuff = (counts / comm.get_world_size()).tolist()
-        return cls(max(things, 1.0), max(stuff, 1.0))
+    def of(cls, targets: Sequence[PictureTargets], num_queries: int, with_stuff: bool = True) -> SegmentCounts:
+        """Count the segments of the batch on all ranks.
+
+        Args:
+            targets: per picture the truth.
+            num_queries: a picture has at most so many matched things; 0 if things are not learned.
+            with_stuff: whether stuff is learned.
+        """
+        things = sum(min(len(target.things.classes), num_queries) for target in targets)
+        stuff = sum(len(target.stuff.classes) for target in targets)
+        things, stuff = _mean_over_ranks([things, stuff], targets[0].things.box_scale.device)
+        return cls(max(things, 1.0) if num_queries else 0.0, max(stuff, 1.0) if with_stuff else 0.0)
 
     @property
     def thing_share(self) -> float:
@@ -86,31 +93,28 @@ class Criterion:
         matches: list[Match] = []
         scale = counts.thing_share / counts.things
         for layer, (logits, boxes) in enumerate(zip(output.class_logits, output.boxes, strict=True)):
-            matches = [self.matcher.match(logits[i], boxes[i], target) for i, target in enumerate(targets)]
-            sums = torch.stack(
-                [
-                    self._location_sums(logits[i], boxes[i], target, match)
-                    for i, (target, match) in enumerate(zip(targets, matches, strict=True))
-                ]
-            ).sum(0)
-            weights = {"class": self.weights.thing_class, "box": self.weights.box, "giou": self.weights.giou}
-            for (term, weight), total in zip(weights.items(), sums, strict=True):
-                losses[f"loss_{term}_{layer}"] = total * (weight * scale)
+            pictures = [target.things for target in targets]
+            matches = [self.matcher.match(logits[i], boxes[i], target) for i, target in enumerate(pictures)]
+            matched = list(zip(pictures, matches, strict=True))
+            classes = sum(_class_loss(logits[i], *pair) for i, pair in enumerate(matched))
+            losses[f"loss_class_{layer}"] = classes * (self.weights.thing_class * scale)
+            losses |= self._distance_losses(layer, boxes, matched, scale)
         return losses, matches
 
-    def _location_sums(self, logits: Tensor, boxes: Tensor, target: PictureTargets, match: Match) -> Tensor:
-        """Return the summed class, L1 and GIoU losses (3,) of one picture; logits (Q, K_th), boxes (Q, 4)."""
-        logits, boxes = at_least_float32(logits), at_least_float32(boxes)
-        truth = torch.zeros_like(logits)
-        truth[match.queries, target.thing_classes[match.targets]] = 1
-        matched, true_boxes = boxes[match.queries], target.thing_boxes[match.targets].to(boxes)
-        return torch.stack(
-            [
-                classification_loss(logits, truth),
-                F.l1_loss(matched, true_boxes, reduction="sum"),
-                giou_loss(matched, true_boxes, target.box_scale.to(boxes)),
-            ]
-        )
+    def _distance_losses(
+        self, layer: int, boxes: Tensor, matched: Sequence[tuple[SegmentTargets, Match]], scale: float
+    ) -> dict[str, Tensor]:
+        """Return the L1 loss of one layer's locations (B, Q, C), and the GIoU loss if it has a weight."""
+        distance, giou = [], []
+        for own, (target, match) in zip(at_least_float32(boxes), matched, strict=True):
+            predicted, truth = own[match.queries], target.locations[match.targets].to(own)
+            distance.append(F.l1_loss(predicted, truth, reduction="sum"))
+            if self.weights.giou:
+                giou.append(giou_loss(predicted, truth, target.box_scale.to(own)))
+        losses = {f"loss_box_{layer}": torch.stack(distance).sum() * (self.weights.box * scale)}
+        if giou:
+            losses[f"loss_giou_{layer}"] = torch.stack(giou).sum() * (self.weights.giou * scale)
+        return losses
 
     def thing_mask_losses(
         self,
@@ -133,10 +137,10 @@ class Criterion:
         for i, target in enumerate(targets):
             queries = selected[i].queries
             match = self.matcher.match_with_masks(
-                output.class_logits[-1][i][queries], output.boxes[-1][i][queries], masks[i][-1][0], target
+                output.class_logits[-1][i][queries], output.boxes[-1][i][queries], masks[i][-1][0], target.things
             )
             chosen = [mask[0][match.queries] for mask in masks[i]]
-            sums.append(_dice_sums(chosen, target.thing_masks[match.targets]))
+            sums.append(_dice_sums(chosen, target.things.masks[match.targets]))
         scale = self.weights.mask * counts.thing_share / counts.things
         return _mask_losses("thing", torch.stack(sums).sum(0) * scale)
 
@@ -161,13 +165,69 @@ class Criterion:
         presence, dice = [], []
         for logits, mask, target in zip(class_logits, masks, targets, strict=True):
             truth = torch.zeros_like(logits[0][0], dtype=torch.float32)
-            truth[target.stuff_classes] = 1
+            truth[target.stuff.classes] = 1
             presence.append(torch.stack([_presence_loss(x[0], truth) for x in logits]))
-            dice.append(_dice_sums([m[0][target.stuff_classes] for m in mask], target.stuff_masks))
+            dice.append(_dice_sums([m[0][target.stuff.classes] for m in mask], target.stuff.masks))
         scale = counts.stuff_share / counts.stuff
         presence_losses = torch.stack(presence).sum(0) * (self.weights.stuff_class * scale)
         losses = {f"loss_class_stuff_{block}": loss for block, loss in enumerate(presence_losses)}
         return losses | _mask_losses("stuff", torch.stack(dice).sum(0) * (self.weights.mask * scale))
+
+    def classified_losses(
+        self,
+        kind: str,
+        output: LocationOutput,
+        class_logits: Sequence[list[Tensor]],
+        masks: Sequence[list[Tensor]],
+        targets: Sequence[SegmentTargets],
+        share: float = 1.0,
+    ) -> dict[str, Tensor]:
+        """Return all losses of queries that the mask decoder classifies, over the number of their segments.
+
+        Args:
+            kind: what the segments are, for the names.
+            output: the location decoder's output.
+            class_logits: per picture the class logits (1, Q, K) of every block.
+            masks: per picture the masks (1, Q, H1, W1), final one last.
+            targets: per picture the segments that the queries shall find.
+            share: weight of all of them, the share of these segments among all that are learned.
+        """
+        boxes = output.boxes[-1] if output.boxes else [None] * len(targets)
+        matches = [
+            self.matcher.match_with_masks(logits[-1][0], box, mask[-1][0], target)
+            for logits, box, mask, target in zip(class_logits, boxes, masks, targets, strict=True)
+        ]
+        matched = list(zip(targets, matches, strict=True))
+        number = sum(len(match.queries) for match in matches)
+        scale = share / max(_mean_over_ranks([number], output.queries.device)[0], 1.0)
+        losses: dict[str, Tensor] = {}
+        for layer, layer_boxes in enumerate(output.boxes):
+            losses |= self._distance_losses(layer, layer_boxes, matched, scale)
+        for block in range(len(class_logits[0])):
+            total = sum(_class_loss(class_logits[i][block][0], *pair) for i, pair in enumerate(matched))
+            losses[f"loss_class_{kind}_{block}"] = total * (self.weights.thing_class * scale)
+        sums = [
+            _dice_sums([m[0][match.queries] for m in mask], target.masks[match.targets])
+            for mask, (target, match) in zip(masks, matched, strict=True)
+        ]
+        return losses | _mask_losses(kind, torch.stack(sums).sum(0) * (self.weights.mask * scale))
+
+
+def _mean_over_ranks(numbers: Sequence[int], device: torch.device) -> list[float]:
+    """Return the means over all ranks; every rank must call it with as many numbers."""
+    if comm.get_world_size() == 1:
+        return list(numbers)
+    sums = torch.tensor(numbers, dtype=torch.float32, device=device)
+    torch.distributed.all_reduce(sums)
+    return (sums / comm.get_world_size()).tolist()
+
+
+def _class_loss(logits: Tensor, target: SegmentTargets, match: Match) -> Tensor:
+    """Return the summed classification loss of one picture's logits (Q, K): unmatched queries have no class."""
+    logits = at_least_float32(logits)
+    truth = torch.zeros_like(logits)
+    truth[match.queries, target.classes[match.targets]] = 1
+    return classification_loss(logits, truth)
 
 
 def _presence_loss(logits: Tensor, truth: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Dice, and the matching costs that mirror the losses; focal and GIoU losses are torchvision's.
 
 fvcore's focal loss would round to float32. Costs and losses run in float32 at least, whatever the network runs in.
-Shape legend: Q queries, T targets, K classes, N masks.
+Shape legend: Q queries, T targets, K classes, N masks, C coordinates.
 """
 
 from __future__ import annotations
@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert, generalized_box_iou, generalized_box_iou_loss, sigmoid_focal_loss
 
-__all__ = ["box_costs", "class_costs", "classification_loss", "dice_costs", "dice_losses", "giou_loss"]
+__all__ = [
+    "class_costs",
+    "classification_loss",
+    "dice_costs",
+    "dice_losses",
+    "distance_costs",
+    "giou_costs",
+    "giou_loss",
+]
 
 # Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, table 1b.
 FOCAL_ALPHA = 0.25
@@ -39,20 +47,24 @@ def class_costs(logits: Tensor, classes: Tensor) -> Tensor:
     return positive - negative
 
 
-def box_costs(boxes: Tensor, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the L1 distances (Q, T) and the negative GIoU in pixels (Q, T) of all pairs.
+def distance_costs(locations: Tensor, targets: Tensor) -> Tensor:
+    """Return the L1 distances of all pairs (Q, T) of locations (Q, C) and targets (T, C)."""
+    return torch.cdist(locations, targets, p=1)
+
+
+def giou_costs(boxes: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
+    """Return the negative GIoU in pixels of all pairs (Q, T).
 
     Args:
         boxes: (Q, 4) and targets: (T, 4), (cx, cy, w, h) in [0, 1].
         targets: see boxes.
         scale: (4,) pixels (W, H, W, H).
     """
-    distances = torch.cdist(boxes, targets, p=1)
-    return distances, -generalized_box_iou(_to_pixels(boxes, scale), _to_pixels(targets, scale))
+    return -generalized_box_iou(_to_pixels(boxes, scale), _to_pixels(targets, scale))
 
 
 def giou_loss(boxes: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
-    """Return the summed 1 - GIoU of matched (N, 4) boxes (cx, cy, w, h); scale as in `box_costs`."""
+    """Return the summed 1 - GIoU of matched (N, 4) boxes (cx, cy, w, h); scale as in `giou_costs`."""
     return generalized_box_iou_loss(_to_pixels(boxes, scale), _to_pixels(targets, scale), reduction="sum")
 
 

@@ -1,8 +1,9 @@
-"""One-to-one assignment of queries to things (the Hungarian method, by scipy).
+"""One-to-one assignment of queries to segments (the Hungarian method, by scipy).
 
-Two matchings exist: by class and box for every layer of the location decoder, and once more by class, box and mask
-for the queries that the first one selected (paper, section 3.5, query filtering).
-Shape legend: Q queries, T targets, K_th thing classes.
+Two matchings exist: by class and location for every layer of the location decoder, and by class, location and mask.
+In the released form the second one sees the queries that the first one selected (paper, section 3.5, query
+filtering); where the mask decoder classifies the queries, it sees all of them and is the only one.
+Shape legend: Q queries, T targets, K classes, C coordinates of a location.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..modeling.precision import at_least_float32
-from .losses import box_costs, class_costs, dice_costs
-from .targets import PictureTargets, resize_masks
+from .losses import class_costs, dice_costs, distance_costs, giou_costs
+from .targets import SegmentTargets, resize_masks
 
 __all__ = ["Match", "Matcher"]
 
@@ -33,7 +34,8 @@ class Matcher:
     """Weights of the costs, and the matching by them.
 
     Attributes:
-        class_cost, box_cost, giou_cost: weights of the first matching.
+        class_cost, box_cost, giou_cost: weights of the first matching; giou_cost is 0 where locations are no boxes
+            or have no such loss.
         mask_stage_class_cost: weight of the class in the second one, at the value that a fresh run of the released
             code has (quirk Q2: building two models there doubles it again).
         mask_cost: weight of dice in the second one.
@@ -46,25 +48,39 @@ class Matcher:
     mask_cost: float
 
     @torch.no_grad()
-    def match(self, class_logits: Tensor, boxes: Tensor, targets: PictureTargets) -> Match:
-        """Match by class and box; class_logits: (Q, K_th), boxes: (Q, 4) (cx, cy, w, h) in [0, 1]."""
+    def match(self, class_logits: Tensor, boxes: Tensor, targets: SegmentTargets) -> Match:
+        """Match by class and location; class_logits: (Q, K), boxes: (Q, C) in [0, 1] as the targets' locations."""
         return _assign(self._location_costs(class_logits, boxes, targets, self.class_cost))
 
     @torch.no_grad()
-    def match_with_masks(self, class_logits: Tensor, boxes: Tensor, masks: Tensor, targets: PictureTargets) -> Match:
-        """Match selected queries by class, box and mask; masks: (Q, H1, W1), the rest as in `match`."""
+    def match_with_masks(
+        self, class_logits: Tensor, boxes: Tensor | None, masks: Tensor, targets: SegmentTargets
+    ) -> Match:
+        """Match by class, location and mask.
+
+        Args:
+            class_logits: (Q, K).
+            boxes: (Q, C) as in `match`; None leaves the location out.
+            masks: (Q, H1, W1).
+            targets: the segments to be found.
+        """
         costs = self._location_costs(class_logits, boxes, targets, self.mask_stage_class_cost)
         masks = at_least_float32(masks)
-        truth = resize_masks(targets.thing_masks, masks.shape[-2:], masks.dtype)
+        truth = resize_masks(targets.masks, masks.shape[-2:], masks.dtype)
         return _assign(costs + self.mask_cost * dice_costs(masks, truth))
 
     def _location_costs(
-        self, class_logits: Tensor, boxes: Tensor, targets: PictureTargets, class_cost: float
+        self, class_logits: Tensor, boxes: Tensor | None, targets: SegmentTargets, class_cost: float
     ) -> Tensor:
+        costs = class_cost * class_costs(at_least_float32(class_logits), targets.classes)
+        if boxes is None:
+            return costs
         boxes = at_least_float32(boxes)
-        classes = class_costs(at_least_float32(class_logits), targets.thing_classes)
-        distances, giou = box_costs(boxes, targets.thing_boxes.to(boxes), targets.box_scale)
-        return class_cost * classes + self.box_cost * distances + self.giou_cost * giou
+        truth = targets.locations.to(boxes)
+        costs = costs + self.box_cost * distance_costs(boxes, truth)
+        if self.giou_cost:
+            costs = costs + self.giou_cost * giou_costs(boxes, truth, targets.box_scale)
+        return costs
 
 
 def _assign(costs: Tensor) -> Match:

@@ -1,6 +1,6 @@
 """Detectron2's annotated pictures in the form that matching and losses take.
 
-Shape legend: H, W picture size, T thing targets, U stuff targets.
+Shape legend: H, W picture size, T segments of one picture, C coordinates of a location.
 """
 
 from __future__ import annotations
@@ -13,49 +13,85 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_convert
 
-__all__ = ["PictureTargets", "resize_masks"]
+from ..modeling.location_decoder import Location
+
+__all__ = ["PictureTargets", "SegmentTargets", "resize_masks"]
+
+
+@dataclass(frozen=True)
+class SegmentTargets:
+    """Truth of some segments of one picture; everything is relative to its own area, without padding.
+
+    Attributes:
+        classes: (T,) int64 in [0, K).
+        masks: (T, H, W) bool.
+        locations: (T, C) in [0, 1], see `Location`; None where nothing learns them.
+        box_scale: (4,) pixels (W, H, W, H) per unit of a box.
+    """
+
+    classes: Tensor
+    masks: Tensor
+    locations: Tensor | None
+    box_scale: Tensor
+
+    @classmethod
+    def from_instances(cls, instances: Instances, like: Tensor, location: Location | None) -> SegmentTargets:
+        """Convert one half of a training example; see `PictureTargets.from_instances`."""
+        height, width = instances.image_size
+        scale = like.new_tensor([width, height, width, height])
+        masks = instances.gt_masks.tensor.to(like.device)
+        if location is None:
+            locations = None
+        elif location is Location.CENTER:
+            locations = _centers_of_mass(masks).to(scale)
+        else:  # Stuff comes without boxes.
+            boxes = instances.gt_boxes if instances.has("gt_boxes") else instances.gt_masks.get_bounding_boxes()
+            locations = box_convert(boxes.tensor.to(scale), "xyxy", "cxcywh") / scale
+        return cls(instances.gt_classes.to(like.device), masks, locations, scale)
 
 
 @dataclass(frozen=True)
 class PictureTargets:
-    """Truth of one picture; everything is relative to its own area, without padding.
+    """Truth of one picture.
 
     Attributes:
-        thing_classes: (T,) int64 in [0, K_th).
-        thing_boxes: (T, 4) (cx, cy, w, h) in [0, 1].
-        thing_masks: (T, H, W) bool.
-        stuff_classes: (U,) int64 in [0, K_st), each at most once.
-        stuff_masks: (U, H, W) bool.
-        box_scale: (4,) pixels (W, H, W, H) per unit of a box.
+        things: things, of classes in [0, K_th).
+        stuff: stuff, of classes in [0, K_st), each at most once.
     """
 
-    thing_classes: Tensor
-    thing_boxes: Tensor
-    thing_masks: Tensor
-    stuff_classes: Tensor
-    stuff_masks: Tensor
-    box_scale: Tensor
+    things: SegmentTargets
+    stuff: SegmentTargets
 
     @classmethod
-    def from_instances(cls, things: Instances, stuff: Instances, like: Tensor) -> PictureTargets:
+    def from_instances(
+        cls,
+        things: Instances,
+        stuff: Instances,
+        like: Tensor,
+        location: Location = Location.BOX,
+        with_stuff_locations: bool = False,
+    ) -> PictureTargets:
         """Convert a training example of PanopticDatasetMapper.
 
         Args:
             things: the example's `instances`.
             stuff: the example's `stuff`.
-            like: a tensor of the device and floating-point type that the boxes shall have.
+            like: a tensor of the device and floating-point type that the locations shall have.
+            location: what a location is.
+            with_stuff_locations: whether stuff has locations, which `joined` needs.
         """
-        device = like.device
-        height, width = things.image_size
-        scale = like.new_tensor([width, height, width, height])
-        boxes = box_convert(things.gt_boxes.tensor.to(like), "xyxy", "cxcywh")
         return cls(
-            thing_classes=things.gt_classes.to(device),
-            thing_boxes=boxes / scale,
-            thing_masks=things.gt_masks.tensor.to(device),
-            stuff_classes=stuff.gt_classes.to(device),
-            stuff_masks=stuff.gt_masks.tensor.to(device),
-            box_scale=scale,
+            SegmentTargets.from_instances(things, like, location),
+            SegmentTargets.from_instances(stuff, like, location if with_stuff_locations else None),
+        )
+
+    def joined(self, num_thing_classes: int) -> SegmentTargets:
+        """Return things and stuff as one set, with the classes of stuff behind those of things."""
+        return SegmentTargets(
+            torch.cat([self.things.classes, self.stuff.classes + num_thing_classes]),
+            torch.cat([self.things.masks, self.stuff.masks]),
+            torch.cat([self.things.locations, self.stuff.locations]),
+            self.things.box_scale,
         )
 
 
@@ -64,3 +100,14 @@ def resize_masks(masks: Tensor, size: tuple[int, int], dtype: torch.dtype) -> Te
     if not len(masks):
         return masks.new_zeros((0, *size), dtype=dtype)
     return F.interpolate(masks[:, None].to(dtype), size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _centers_of_mass(masks: Tensor) -> Tensor:
+    """Return the mean (x, y) of the pixels of bool masks (T, H, W) in [0, 1]: (T, 2); 0 for an empty mask."""
+    area = masks.sum((1, 2)).clamp(min=1)
+    centers = []
+    for along in (1, 2):  # Sums over rows leave columns, and the other way round.
+        counts = masks.sum(along)
+        places = (torch.arange(counts.shape[1], device=masks.device) + 0.5) / counts.shape[1]
+        centers.append((counts * places).sum(1) / area)
+    return torch.stack(centers, dim=1)
