@@ -25,7 +25,7 @@ class ConfigSummary:
         name: path in the folder, without the suffix.
         backbone: its name.
         iterations, batch: training iterations and pictures in each, for SOLVER.REFERENCE_WORLD_SIZE processes.
-        form: the form of the model.
+        form: "decoupled" or "joint" queries of things and stuff, or the one kind of segments that there is.
         classes: number of thing and stuff classes; None where they come from a dataset that is not there.
         parameters: of the model, None likewise.
     """
@@ -65,10 +65,16 @@ def _summarize(cfg: CfgNode, name: str) -> ConfigSummary:
         _backbone_name(cfg),
         cfg.SOLVER.MAX_ITER,
         cfg.SOLVER.IMS_PER_BATCH,
-        cfg.MODEL.PANOPTIC_SEGFORMER.get("FORM", "decoupled"),
+        _form(cfg.MODEL.PANOPTIC_SEGFORMER),
         classes,
         parameters,
     )
+
+
+def _form(node: CfgNode) -> str:
+    """Return whose queries there are, and of which kind of segments if not of all."""
+    queries, segments = node.get("QUERIES", "decoupled"), node.get("SEGMENTS", "all")
+    return queries if segments == "all" else f"{segments} alone"
 
 
 def _backbone_name(cfg: CfgNode) -> str:

@@ -96,13 +96,16 @@ class _Network(nn.Module):
         """Return masks and class probabilities for an image (3, H, W), values 0 to 255."""
         levels = self.model.extract_levels([self.model.normalize(image)])
         memory = self.model.encoder(levels)
-        location = self.model.location_decoder(memory, levels)
+        decoder = self.model.location_decoder
+        location = None if decoder is None else decoder(memory, levels)
         candidates = self.model.collect_candidates(memory, levels, location, 0)
         return candidates.masks, candidates.class_probs
 
 
 def _spread_candidates(model: nn.Module) -> None:
     """Let one class win for every query: the best (query, class) pairs are of as many queries as can be."""
+    if model.location_decoder is None:  # of a model of stuff alone
+        return
     for head in model.location_decoder.class_heads:
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
