@@ -206,7 +206,8 @@ def test_synthesize_number_below_one_gives_one_plain_message(tmp_path, capsys):
 def test_configs_prints_a_line_per_config(config_dir, capsys):
     assert main(["configs", "--folder", str(config_dir / "coco")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 + len(list((config_dir / "coco").glob("*.yaml")))
+    complete = [path for path in (config_dir / "coco").glob("*.yaml") if not path.name.startswith("Base-")]
+    assert len(lines) == 2 + len(complete)
     released = next(line for line in lines if line.startswith("| panoptic_segformer_r50_2x "))
     cells = [cell.strip() for cell in released.strip("|").split("|")]
     assert cells == ["panoptic_segformer_r50_2x", "ResNet-50", "354,861 x 8", "decoupled", "80", "53", "51.22"]

@@ -178,7 +178,8 @@ def analyze_model(arguments: argparse.Namespace) -> int:
     rows = [[name, f"{number / 1e9:.2f}"] for name, number in operators]
     print()
     print(tabulate(rows, ["operator", "GFLOPs"], tablefmt="pipe", disable_numparse=True, colalign=["left", "right"]))
-    print("\none multiply-add = one FLOP; merging is not included")
+    print(f"\nwithout attention and deformable attention, as counters of layers report: {flops.of_layers / 1e9:.2f}")
+    print("one multiply-add = one FLOP; merging is not included")
     uncounted = ", ".join(f"{name} ({number})" for name, number in sorted(flops.uncounted.items()))
     print(f"operators without a count (times run): {uncounted}")
     return 0

@@ -85,6 +85,7 @@ def test_flops_of_a_model_counted_by_hand():
         "location_decoder": 7 * dim * 5,
     }
     assert flops.total == sum(flops.by_operator.values())
+    assert flops.of_layers == flops.by_operator["conv"] + flops.by_operator["linear"]
     assert "aten::softmax" in flops.uncounted
 
 

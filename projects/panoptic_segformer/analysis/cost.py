@@ -22,6 +22,9 @@ __all__ = ["FlopCount", "PartSize", "count_flops", "count_parameters", "model_pa
 
 # A bilinear sample is four multiply-adds per channel, its attention weight one more.
 SAMPLE_FLOPS = 5
+# Names that the counts of this file have among the operators.
+ATTENTION = "attention"
+DEFORMABLE_ATTENTION = "deformable attention"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class FlopCount:
     def total(self) -> int:
         """FLOPs of the whole network."""
         return sum(self.by_operator.values())
+
+    @property
+    def of_layers(self) -> int:
+        """FLOPs without attention between tokens, as counters that only look at layers report them (mmcv's)."""
+        return self.total - sum(self.by_operator.get(name, 0) for name in (ATTENTION, DEFORMABLE_ATTENTION))
 
 
 def model_parts(model: nn.Module) -> list[str]:
@@ -118,7 +126,7 @@ Handle = Callable[[list[Any], list[Any]], Counter[str]]
 def _attention_flops(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     """Queries (..., Q, D/M) times keys (..., K, D/M), then weights (..., Q, K) times values."""
     query, key, value = (get_shape(tensor) for tensor in inputs[:3])
-    return Counter({"attention": math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])})
+    return Counter({ATTENTION: math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])})
 
 
 def _sampling_flops(weights_index: int) -> Handle:
@@ -127,14 +135,14 @@ def _sampling_flops(weights_index: int) -> Handle:
     def count(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
         num_samples = math.prod(get_shape(inputs[weights_index]))  # B * Q * M * L * P
         channels = get_shape(inputs[0])[-1]  # of one head
-        return Counter({"deformable attention": SAMPLE_FLOPS * num_samples * channels})
+        return Counter({DEFORMABLE_ATTENTION: SAMPLE_FLOPS * num_samples * channels})
 
     return count
 
 
 def _reference_sampling_flops(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     """Count the same where the PyTorch definition runs: the result has one number per sample and channel."""
-    return Counter({"deformable attention": SAMPLE_FLOPS * math.prod(get_shape(outputs[0]))})
+    return Counter({DEFORMABLE_ATTENTION: SAMPLE_FLOPS * math.prod(get_shape(outputs[0]))})
 
 
 OPERATOR_FLOPS: dict[str, Handle] = {
