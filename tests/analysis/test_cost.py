@@ -66,7 +66,7 @@ class HandModel(nn.Module):
     def collect_candidates(self, memory, levels, location, picture):
         tokens = memory.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         masks = F.scaled_dot_product_attention(tokens[:, :, : self.queries], tokens, tokens)
-        return SimpleNamespace(masks=masks, class_probs=location)
+        return SimpleNamespace(masks=masks, class_probs=location.softmax(-1))
 
 
 def test_flops_of_a_model_counted_by_hand():
