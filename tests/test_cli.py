@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.engine import DefaultPredictor
+from detectron2.modeling import build_model
 from PIL import Image
 
 import panoptic_segformer
@@ -202,6 +203,51 @@ def test_synthesize_number_below_one_gives_one_plain_message(tmp_path, capsys):
     assert "0 scenes" in capsys.readouterr().err
 
 
+def test_configs_prints_a_line_per_config(config_dir, capsys):
+    assert main(["configs", "--folder", str(config_dir / "coco")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    complete = [path for path in (config_dir / "coco").glob("*.yaml") if not path.name.startswith("Base-")]
+    assert len(lines) == 2 + len(complete)
+    released = next(line for line in lines if line.startswith("| panoptic_segformer_r50_2x "))
+    cells = [cell.strip() for cell in released.strip("|").split("|")]
+    assert cells == ["panoptic_segformer_r50_2x", "ResNet-50", "354,861 x 8", "decoupled", "80", "53", "51.22"]
+
+
+def test_configs_says_why_classes_are_unknown(config_dir, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    assert main(["configs", "--folder", str(config_dir / "synthetic")]) == 0
+    assert "classes come from the dataset's json" in capsys.readouterr().out
+
+
+def test_configs_of_a_wrong_folder_gives_one_plain_message(tmp_path, capsys):
+    assert main(["configs", "--folder", str(tmp_path)]) == 2
+    assert "holds no config" in capsys.readouterr().err
+
+
+def test_analyze_prints_parts_operators_and_what_is_not_counted(tiny_config, config_dir, tmp_path, capsys):
+    parameters = sum(parameter.numel() for parameter in build_model(tiny_config()).parameters())
+    config = str(config_dir / "synthetic/panoptic_segformer_lite0.yaml")
+    words = ["analyze", "--config-file", config, "--size", "64", "96", "--opts", *tiny_overrides(tmp_path)]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "64x96 (height x width)" in printed
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines() if "|" in line]
+    parts = {row[0]: row[1:] for row in rows if len(row) == 4}
+    assert parts["total"][0] == f"{parameters:,}"
+    numbers = [float(cells[2]) for name, cells in parts.items() if name[0].islower() and name not in ("part", "total")]
+    assert sum(numbers) == pytest.approx(float(parts["total"][2]), abs=0.04)
+    assert {"linear", "conv", "attention", "deformable attention"} <= {row[0] for row in rows if len(row) == 2}
+    assert "operators without a count (times run): " in printed
+
+
+@pytest.mark.parametrize(("side", "message"), [("8", "8 pixels are too few"), ("big", "invalid")])
+def test_analyze_wrong_size_exits_with_2(side, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["analyze", "--config-file", "c.yaml", "--size", side, "64"])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [[], ["demo"], ["no-such-verb"]])
 def test_main_wrong_usage_exits_with_2(words, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -227,7 +273,7 @@ def test_help_imports_no_library():
         "except SystemExit:\n    print([name for name in ('torch', 'numpy', 'detectron2') if name in sys.modules])\n"
     )
     assert done.stdout.splitlines()[-1] == "[]"
-    for verb in ("info", "demo", "synthesize"):
+    for verb in ("info", "demo", "configs", "analyze", "synthesize"):
         assert verb in done.stdout
 
 

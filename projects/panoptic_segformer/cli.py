@@ -13,6 +13,7 @@ from pathlib import Path
 __all__ = ["main"]
 
 USER_ERROR = 2  # As argparse's own exit code.
+SMALLEST_SIDE = 32  # One cell of the coarsest feature that all backbones have.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,12 +64,37 @@ def _parser() -> argparse.ArgumentParser:
     )
     quickstart.set_defaults(run=quickstart_on_scenes)
 
+    configs = verbs.add_parser("configs", help="list all configs with backbone, schedule, classes and parameters")
+    configs.add_argument("--folder", type=Path, default=Path("configs"), metavar="DIR", help="default: %(default)s")
+    configs.set_defaults(run=list_configs)
+
+    analyze = verbs.add_parser("analyze", help="parameters and FLOPs of a model, part by part")
+    analyze.add_argument("--config-file", required=True, metavar="YAML", help="config of the model")
+    analyze.add_argument(
+        "--size",
+        type=_pixels,
+        nargs=2,
+        default=(800, 1200),
+        metavar=("HEIGHT", "WIDTH"),
+        help="picture as the network sees it, pixels; default: 800 1200",
+    )
+    analyze.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides of the config")
+    analyze.set_defaults(run=analyze_model)
+
     synthesize = verbs.add_parser("synthesize", help="make a dataset of synthetic scenes")
     synthesize.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the dataset")
     synthesize.add_argument("--num", required=True, type=int, metavar="N", help="number of scenes")
     synthesize.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
     synthesize.set_defaults(run=synthesize_scenes)
     return parser
+
+
+def _pixels(word: str) -> int:
+    """Return a side of a picture; argparse turns the error into a message."""
+    side = int(word)
+    if side < SMALLEST_SIDE:
+        raise argparse.ArgumentTypeError(f"{side} pixels are too few, give at least {SMALLEST_SIDE}")
+    return side
 
 
 def show_info(arguments: argparse.Namespace) -> int:
@@ -106,6 +132,57 @@ def run_demo(arguments: argparse.Namespace) -> int:
     for file in unreadable:
         print(f"panseg demo: {file} was left out", file=sys.stderr)
     return 1 if unreadable else 0
+
+
+def list_configs(arguments: argparse.Namespace) -> int:
+    """Print one line per config; parameters are counted without memory for them."""
+    from tabulate import tabulate
+
+    from .analysis import summarize_configs
+
+    summaries = summarize_configs(arguments.folder)
+    rows = []
+    for config in summaries:
+        things, stuff = config.classes or ("-", "-")
+        parameters = "-" if config.parameters is None else f"{config.parameters.total / 1e6:.2f}"
+        schedule = f"{config.iterations:,} x {config.batch}"
+        rows.append([config.name, config.backbone, schedule, config.form, things, stuff, parameters])
+    headers = ["config", "backbone", "iterations x pictures", "form", "things", "stuff", "parameters (M)"]
+    alignment = ["left", "left", "right", "left", "right", "right", "right"]
+    print(tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=alignment))
+    if any(config.classes is None for config in summaries):
+        print("\n-: classes come from the dataset's json, which is not there")
+    return 0
+
+
+def analyze_model(arguments: argparse.Namespace) -> int:
+    """Print parameters and FLOPs by part, FLOPs by operator, and the operators without a count."""
+    from tabulate import tabulate
+
+    from . import load_config
+    from .analysis import build_for_sizing, count_flops, count_parameters, model_parts
+
+    model = build_for_sizing(load_config(arguments.config_file, arguments.opts), "cpu")
+    parts = {name: count_parameters(getattr(model, name)) for name in model_parts(model)}
+    parts["total"] = count_parameters(model)
+    flops = count_flops(model, tuple(arguments.size))
+    by_part = {**flops.by_part, "total": flops.total}
+    height, width = arguments.size
+    print(f"{arguments.config_file}, one picture of {height}x{width} (height x width)\n")
+    rows = [
+        [name, f"{size.total:,}", f"{size.trainable:,}", f"{by_part[name] / 1e9:.2f}"] for name, size in parts.items()
+    ]
+    headers = ["part", "parameters", "trainable", "GFLOPs"]
+    print(tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=["left", *["right"] * 3]))
+    operators = sorted(flops.by_operator.items(), key=lambda item: -item[1])
+    rows = [[name, f"{number / 1e9:.2f}"] for name, number in operators]
+    print()
+    print(tabulate(rows, ["operator", "GFLOPs"], tablefmt="pipe", disable_numparse=True, colalign=["left", "right"]))
+    print(f"\nwithout attention and deformable attention, as counters of layers report: {flops.of_layers / 1e9:.2f}")
+    print("one multiply-add = one FLOP; merging is not included")
+    uncounted = ", ".join(f"{name} ({number})" for name, number in sorted(flops.uncounted.items()))
+    print(f"operators without a count (times run): {uncounted}")
+    return 0
 
 
 def quickstart_on_scenes(arguments: argparse.Namespace) -> int:

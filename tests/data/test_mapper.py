@@ -234,6 +234,20 @@ def test_crop_policy_crops_between_its_limits(files) -> None:
     assert len(sides) > 20
 
 
+def test_crop_after_the_resize_has_its_size_or_the_pictures(files) -> None:
+    cfg = files.config()
+    cfg.INPUT.MIN_SIZE_TRAIN = (300,)
+    cfg.INPUT.MAX_SIZE_TRAIN = 10_000
+    cfg.INPUT.CROP.ENABLED = True
+    cfg.INPUT.CROP.TYPE = "absolute"
+    cfg.INPUT.CROP.SIZE = [200, 500]
+    cfg.INPUT.MIN_SIZE_TEST = 480
+    for is_train, size in ((True, (200, 400)), (False, (480, 640))):
+        augmented = T.AugInput(np.zeros((480, 640, 3), dtype=np.uint8))
+        T.AugmentationList(build_augmentations(cfg, is_train))(augmented)
+        assert augmented.image.shape[:2] == size
+
+
 def test_mapper_survives_pickling(files) -> None:
     cfg = files.config()
     cfg.INPUT.MIN_SIZE_TRAIN = (100, 120, 140)

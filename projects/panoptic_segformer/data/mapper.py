@@ -115,8 +115,13 @@ class PanopticDatasetMapper:
 
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
-    """Return the augmentations of a config: in training crop, resize and flip, else the resize alone."""
+    """Return the augmentations of a config: in training crop, resize, flip and crop to size, else the resize alone.
+
+    INPUT.CROP_RESIZE crops before the resize, INPUT.CROP after it (as in Detectron2's Panoptic-DeepLab).
+    """
     augmentations = detection_utils.build_augmentation(cfg, is_train)
+    if is_train and cfg.INPUT.CROP.ENABLED:
+        augmentations.append(T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
     node = cfg.INPUT.CROP_RESIZE
     if is_train and node.PROB > 0:
         crop = T.AugmentationList(

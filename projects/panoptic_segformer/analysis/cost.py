@@ -1,0 +1,156 @@
+"""Parameters and FLOPs of a model, part by part.
+
+One multiply-add counts as one FLOP, as in fvcore and in the tables of the field. What fvcore has no count for is
+counted here (attention, multi-scale deformable attention) or named, so that nothing is left out in silence.
+Shape legend: B pictures, M heads, D model width, L levels, Q queries, K keys, P points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import get_shape
+from torch import Tensor, nn
+
+__all__ = ["FlopCount", "PartSize", "count_flops", "count_parameters", "model_parts"]
+
+# A bilinear sample is four multiply-adds per channel, its attention weight one more.
+SAMPLE_FLOPS = 5
+# Names that the counts of this file have among the operators.
+ATTENTION = "attention"
+DEFORMABLE_ATTENTION = "deformable attention"
+
+
+@dataclass(frozen=True)
+class PartSize:
+    """Number of parameters of a part of a model: all of them, and those that learn."""
+
+    total: int
+    trainable: int
+
+
+@dataclass(frozen=True)
+class FlopCount:
+    """FLOPs of the network for one picture; merging, which only places masks, is not part of it.
+
+    Attributes:
+        by_part: FLOPs of each part of `model_parts`, in their order.
+        by_operator: FLOPs by the name of the operator.
+        uncounted: how often operators ran that no count is known for.
+    """
+
+    by_part: dict[str, int]
+    by_operator: dict[str, int]
+    uncounted: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """FLOPs of the whole network."""
+        return sum(self.by_operator.values())
+
+    @property
+    def of_layers(self) -> int:
+        """FLOPs without attention between tokens, as counters that only look at layers report them (mmcv's)."""
+        return self.total - sum(self.by_operator.get(name, 0) for name in (ATTENTION, DEFORMABLE_ATTENTION))
+
+
+def model_parts(model: nn.Module) -> list[str]:
+    """Return the names of the model's children that have parameters, in the order of the data flow."""
+    return [name for name, child in model.named_children() if next(child.parameters(), None) is not None]
+
+
+def count_parameters(model: nn.Module) -> PartSize:
+    """Count the parameters of a module. Statistics and affine numbers of frozen batch norm are none (Detectron2)."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return PartSize(sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns))
+
+
+@torch.no_grad()
+def count_flops(model: nn.Module, size: tuple[int, int]) -> FlopCount:
+    """Count the FLOPs of a PanopticSegFormer for one picture of random pixels.
+
+    Args:
+        model: in inference mode and on the CPU. Its classifiers of things are overwritten: the number of thing
+            queries whose masks are decoded depends on the weights otherwise.
+        size: height and width in pixels, as the network sees the picture.
+    """
+    _spread_candidates(model)
+    image = torch.rand(3, *size) * 255
+    analysis = FlopCountAnalysis(_Network(model), image)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    analysis.set_op_handle(**OPERATOR_FLOPS)
+    by_module = analysis.by_module()
+    return FlopCount(
+        by_part={name: int(by_module[f"model.{name}"]) for name in model_parts(model)},
+        by_operator={name: int(flops) for name, flops in analysis.by_operator().items()},
+        uncounted=dict(analysis.unsupported_ops()),
+    )
+
+
+class _Network(nn.Module):
+    """Everything from the picture to the masks and class probabilities of all candidates."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return masks and class probabilities for an image (3, H, W), values 0 to 255."""
+        levels = self.model.extract_levels([self.model.normalize(image)])
+        # Tracing makes tensors of sizes, and operators that take lists of integers fail on them.
+        levels.shapes = [(int(height), int(width)) for height, width in levels.shapes]
+        memory = self.model.encoder(levels)
+        decoder = self.model.location_decoder
+        location = None if decoder is None else decoder(memory, levels)
+        candidates = self.model.collect_candidates(memory, levels, location, 0)
+        return candidates.masks, candidates.class_probs
+
+
+def _spread_candidates(model: nn.Module) -> None:
+    """Let one class win for every query: the best (query, class) pairs are of as many queries as can be."""
+    if model.location_decoder is None:  # of a model of stuff alone
+        return
+    for head in model.location_decoder.class_heads:
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        head.bias[:1] += 1
+
+
+Handle = Callable[[list[Any], list[Any]], Counter[str]]
+
+
+def _attention_flops(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Queries (..., Q, D/M) times keys (..., K, D/M), then weights (..., Q, K) times values."""
+    query, key, value = (get_shape(tensor) for tensor in inputs[:3])
+    return Counter({ATTENTION: math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])})
+
+
+def _sampling_flops(weights_index: int) -> Handle:
+    """Make the handle of a deformable attention operator whose input of that index has one number per sample."""
+
+    def count(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        num_samples = math.prod(get_shape(inputs[weights_index]))  # B * Q * M * L * P
+        channels = get_shape(inputs[0])[-1]  # of one head
+        return Counter({DEFORMABLE_ATTENTION: SAMPLE_FLOPS * num_samples * channels})
+
+    return count
+
+
+def _reference_sampling_flops(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Count the same where the PyTorch definition runs: the result has one number per sample and channel."""
+    return Counter({DEFORMABLE_ATTENTION: SAMPLE_FLOPS * math.prod(get_shape(outputs[0]))})
+
+
+OPERATOR_FLOPS: dict[str, Handle] = {
+    "aten::scaled_dot_product_attention": _attention_flops,
+    # Attention weights and logits are the last input of both.
+    "panoptic_segformer::ms_deform_attn": _sampling_flops(3),
+    "panoptic_segformer::ms_deform_attn_fused": _sampling_flops(4),
+    "aten::grid_sampler": _reference_sampling_flops,
+}
