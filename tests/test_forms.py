@@ -186,6 +186,13 @@ def test_models_of_one_kind_train_and_are_evaluated_by_their_measures(tiny_confi
         ({"LOCATION_DECODER.LOCATION": "mass"}, "LOCATION is 'mass'.*'box', 'center_scale', 'center'"),
         ({"LOCATION_DECODER.NUM_LAYERS": "-1"}, "LOCATION_DECODER.NUM_LAYERS is -1: set it to 0 or more"),
         ({"TEST.NUM_MASK_LAYERS": "-2"}, "TEST.NUM_MASK_LAYERS is -2: set it to 0 or more"),
+        ({"LOCATION_DECODER.NUM_QUERIES": "0"}, "LOCATION_DECODER.NUM_QUERIES is 0: set it to 1 or more"),
+        ({"MASK_DECODER.NUM_STUFF_BLOCKS": "0"}, "MASK_DECODER.NUM_STUFF_BLOCKS is 0: set it to 1 or more"),
+        ({"MASK_DECODER.NUM_JOINT_BLOCKS": "0"}, "MASK_DECODER.NUM_JOINT_BLOCKS is 0: set it to 1 or more"),
+        (
+            {"MASK_DECODER.NUM_THING_BLOCKS": "0", "LOCATION_DECODER.NUM_LAYERS": "0"},
+            "MASK_DECODER.NUM_THING_BLOCKS is 0: set it to 1 or more",
+        ),
     ],
 )
 def test_values_that_do_not_exist_are_explained(tiny_config, options, message):
@@ -204,7 +211,7 @@ FIRST_VERSION = {
 
 
 def count_learned(config_dir, name: str, *overrides: str) -> int:
-    cfg = load_config(config_dir / f"coco/{name}.yaml", ["MODEL.DEVICE", "meta", *overrides])
+    cfg = load_config(config_dir / f"coco/{name}.yaml", ["MODEL.DEVICE", "meta", "MODEL.TIMM.WEIGHTS", "", *overrides])
     with torch.device("meta"):
         model = build_model(cfg)
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -106,7 +106,7 @@ def _location_decoder(node: CfgNode, num_classes: int) -> LocationDecoder:
 
 
 def _check(node: CfgNode) -> None:
-    """Raise ValueError if a key that names a choice has another value, or a number of layers is negative."""
+    """Raise ValueError if a key that names a choice has another value, or a number is too small."""
     for key, given, known in (
         ("QUERIES", node.QUERIES, _QUERIES),
         ("SEGMENTS", node.SEGMENTS, _SEGMENTS),
@@ -115,12 +115,18 @@ def _check(node: CfgNode) -> None:
         if given not in known:
             choices = ", ".join(repr(str(choice)) for choice in known)
             raise ValueError(f"MODEL.PANOPTIC_SEGFORMER.{key} is {given!r}: set it to one of {choices}")
-    for key, given in (
-        ("LOCATION_DECODER.NUM_LAYERS", node.LOCATION_DECODER.NUM_LAYERS),
-        ("TEST.NUM_MASK_LAYERS", node.TEST.NUM_MASK_LAYERS),
+    decoder, blocks = node.LOCATION_DECODER, node.MASK_DECODER
+    for key, given, least in (
+        ("LOCATION_DECODER.NUM_LAYERS", decoder.NUM_LAYERS, 0),
+        ("LOCATION_DECODER.NUM_QUERIES", decoder.NUM_QUERIES, 1),
+        # Classifiers read the queries behind a block; things that are classified already need no block.
+        ("MASK_DECODER.NUM_THING_BLOCKS", blocks.NUM_THING_BLOCKS, 0 if decoder.NUM_LAYERS else 1),
+        ("MASK_DECODER.NUM_STUFF_BLOCKS", blocks.NUM_STUFF_BLOCKS, 1),
+        ("MASK_DECODER.NUM_JOINT_BLOCKS", blocks.NUM_JOINT_BLOCKS, 1),
+        ("TEST.NUM_MASK_LAYERS", node.TEST.NUM_MASK_LAYERS, 0),
     ):
-        if given < 0:
-            raise ValueError(f"MODEL.PANOPTIC_SEGFORMER.{key} is {given}: set it to 0 or more")
+        if given < least:
+            raise ValueError(f"MODEL.PANOPTIC_SEGFORMER.{key} is {given}: set it to {least} or more")
 
 
 def _categories(cfg: CfgNode) -> Categories:

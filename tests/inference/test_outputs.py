@@ -129,6 +129,18 @@ def test_instances_without_boxes_get_those_of_their_masks(candidates):
     assert instances.pred_boxes.tensor.tolist() == [[0, 0, 4, 8], [0, 0, 4, 8], [0, 0, 0, 0]]
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:To copy construct:UserWarning")
+@pytest.mark.parametrize("panoptic", [True, False])
+def test_results_are_traced(candidates, panoptic):
+    def scores(class_probs):
+        given = dataclasses.replace(candidates, class_probs=class_probs)
+        results = picture_results(given, SIZE, CATEGORIES, OPTIONS, Outputs(panoptic, True, False))
+        return results["instances"].scores
+
+    traced = torch.jit.trace(scores, candidates.class_probs)
+    assert torch.equal(traced(candidates.class_probs), scores(candidates.class_probs))
+
+
 def test_joined_parts_keep_their_masks(candidates):
     things, stuff = (candidates.select(candidates.is_thing == kind) for kind in (True, False))
     joined = Candidates.joined([things, stuff])

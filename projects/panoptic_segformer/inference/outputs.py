@@ -126,7 +126,7 @@ def picture_results(
         results["sem_seg"] = semantic_result(candidates, size, categories)
     bounds = upper_score_bounds(candidates.class_probs, candidates.masks[candidates.mask_index], options)
     may_survive = bounds >= options.score_threshold
-    needed = may_survive & outputs.panoptic
+    needed = may_survive if outputs.panoptic else torch.zeros_like(may_survive)
     if outputs.instances:
         needed = needed | candidates.is_thing  # instance AP counts low scores as well
     candidates = candidates.select(needed)

@@ -134,7 +134,7 @@ class LocationDecoder(nn.Module):
         if num_layers:
             nn.init.xavier_uniform_(self.reference_points.weight)
             nn.init.zeros_(self.reference_points.bias)
-        self.class_heads = _clones(class_head(dim, num_classes), num_layers if num_classes else 0)
+        self.class_heads = _clones(class_head(dim, num_classes), num_layers) if num_classes else nn.ModuleList()
         self.box_heads = _clones(box_head(dim, location.num_coordinates), num_layers)
         if num_layers:
             # The first layer starts from small boxes.
