@@ -120,22 +120,20 @@ def test_published_hash_is_accepted(server, golden, cache):
     assert PathManager.get_local_path(f"psf://{NAME}").endswith(".pth")
 
 
-def test_other_hash_is_refused_and_the_file_removed(server, golden, cache):
+def test_other_hash_is_refused_and_the_file_set_aside(server, golden, cache):
     publish(server, golden, "0" * 64)
     with pytest.raises(
-        ValueError, match=r"has the SHA-256 [0-9a-f]{64}, published is 0{64}.*removed from the cache; get it again"
+        ValueError, match=r"has the SHA-256 [0-9a-f]{64}, published is 0{64}.*damaged in .*fetched anew"
     ):
         PathManager.get_local_path(f"psf://{NAME}")
-    assert files(cache) == []
+    assert files(cache) == ["released.pth.damaged"]
 
 
-def test_page_in_the_place_of_the_file_is_refused_and_removed(server, cache):
+def test_page_in_the_place_of_the_file_is_refused_and_set_aside(server, cache):
     (server.folder / "v1.0/released.pth").write_text("<html>Sign in to this network</html>")
-    with pytest.raises(
-        ValueError, match=r"can't be read.*get the file again \(it was removed from the cache; it came from http://127"
-    ):
+    with pytest.raises(ValueError, match=r"can't be read.*get the file again \(it came from http://127"):
         PathManager.get_local_path(f"psf://{NAME}")
-    assert files(cache) == []
+    assert files(cache) == ["released.pth.damaged"]
 
 
 def test_own_file_that_is_broken_stays(cache, tmp_path):

@@ -1,7 +1,7 @@
 """Checkpoints from the web: fetched once by Detectron2's PathManager, whole or not at all.
 
 PathManager shows the progress, keeps the file in its cache and drops what is incomplete; here its errors say what to
-do, and what turns out to be broken leaves the cache.
+do, and what turns out to be broken is set aside.
 """
 
 from __future__ import annotations
@@ -41,21 +41,20 @@ def local_copy(address: str, force: bool = False) -> Path:
 def read_copy(file: Path, address: str) -> dict[str, object]:
     """Return the content of an address's local copy, a checkpoint.
 
-    Raises: as `read_checkpoint`. A file from the web that can't be read is removed: it would stay broken in the cache.
+    Raises: as `read_checkpoint`. A file from the web that can't be read is set aside: it would stay broken in the cache.
     """
     try:
         return read_checkpoint(file)
     except ValueError as error:
         if not _is_on_the_web(address):
             raise
-        file.unlink()
-        raise ValueError(f"{error} (it was removed from the cache; it came from {address})") from error
+        raise ValueError(f"{error} (it came from {address}{_set_aside(file)})") from error
 
 
 def verify(file: Path, address: str, sha256: str | None) -> None:
     """Check the file of an address against its published hash, if there is one.
 
-    Raises: ValueError: if the hashes differ. A file from the web is removed then.
+    Raises: ValueError: if the hashes differ. A file from the web is set aside then.
     """
     if sha256 is None:
         return
@@ -64,14 +63,18 @@ def verify(file: Path, address: str, sha256: str | None) -> None:
     if found == sha256:
         return
     size = file.stat().st_size
-    removed = ""
-    if _is_on_the_web(address):
-        file.unlink()
-        removed = " and was removed from the cache"
+    note = _set_aside(file) if _is_on_the_web(address) else ""
     raise ValueError(
         f"{file} ({size} bytes, from {address}) has the SHA-256 {found}, published is {sha256}: it is damaged or "
-        f"another file{removed}; get it again"
+        f"another file{note}"
     )
+
+
+def _set_aside(file: Path) -> str:
+    """Rename a file of the cache, so that it is fetched anew and a sound one is not lost; say so."""
+    aside = file.with_name(f"{file.name}.damaged")
+    file.replace(aside)
+    return f"; it is now {aside.name} in {aside.parent}, and will be fetched anew"
 
 
 def _is_on_the_web(address: str) -> bool:
