@@ -41,7 +41,7 @@ def local_copy(address: str, force: bool = False) -> Path:
 def read_copy(file: Path, address: str) -> dict[str, object]:
     """Return the content of an address's local copy, a checkpoint.
 
-    Raises: as `read_checkpoint`. A file from the web that can't be read is set aside: it would stay broken in the cache.
+    Raises: as `read_checkpoint`. A file from the web that can't be read is set aside, or it would be found again.
     """
     try:
         return read_checkpoint(file)
