@@ -240,7 +240,9 @@ def test_analyze_prints_parts_operators_and_what_is_not_counted(tiny_config, con
     assert "operators without a count (times run): " in printed
 
 
-@pytest.mark.parametrize(("side", "message"), [("8", "8 pixels are too few"), ("big", "invalid")])
+@pytest.mark.parametrize(
+    ("side", "message"), [("8", "8 pixels are too few"), ("big", "invalid number of pixels 'big'")]
+)
 def test_analyze_wrong_size_exits_with_2(side, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["analyze", "--config-file", "c.yaml", "--size", side, "64"])

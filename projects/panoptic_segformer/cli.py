@@ -91,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _pixels(word: str) -> int:
     """Return a side of a picture; argparse turns the error into a message."""
+    if not word.isdecimal():
+        raise argparse.ArgumentTypeError(f"invalid number of pixels {word!r}, give a whole number")
     side = int(word)
     if side < SMALLEST_SIDE:
         raise argparse.ArgumentTypeError(f"{side} pixels are too few, give at least {SMALLEST_SIDE}")

@@ -55,6 +55,8 @@ def test_table_tells_backbone_schedule_and_classes(tmp_path, monkeypatch):
     assert (released.backbone, released.iterations, released.batch) == ("ResNet-50", 177_431, 8)
     assert released.classes == (80, 53)
     assert released.parameters.total == 51_218_780
+    assert rows["coco/panoptic_segformer_v1_r50"].form == "joint"
+    assert rows["coco/panoptic_segformer_r50_2x_things"].form == "things alone"
     lite = rows["synthetic/panoptic_segformer_lite0"]
     assert lite.backbone == "tf_efficientnet_lite0"
     assert lite.classes is None
@@ -84,6 +86,30 @@ def test_missing_data_without_class_counts_raises(config_dir, tmp_path, monkeypa
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"panoptic_train\.json"):
         build_for_sizing(load_config(config_dir / "custom/example.yaml"), "meta")
+
+
+@pytest.mark.parametrize(("things", "stuff", "segments"), [(80, 0, "all"), (0, 53, "all"), (0, 53, "things")])
+def test_missing_data_with_one_class_count_of_two_raises(things, stuff, segments, config_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    node = "MODEL.PANOPTIC_SEGFORMER"
+    opts = [f"{node}.NUM_THING_CLASSES", things, f"{node}.NUM_STUFF_CLASSES", stuff, f"{node}.SEGMENTS", segments]
+    with pytest.raises(FileNotFoundError, match=r"panoptic_train\.json"):
+        build_for_sizing(load_config(config_dir / "custom/example.yaml", opts), "meta")
+
+
+def test_missing_data_needs_no_count_of_segments_that_are_not_learned(config_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    node = "MODEL.PANOPTIC_SEGFORMER"
+    opts = [f"{node}.NUM_THING_CLASSES", 5, f"{node}.SEGMENTS", "things"]
+    model = build_for_sizing(load_config(config_dir / "custom/example.yaml", opts), "meta")
+    assert (model.categories.num_things, model.categories.num_stuff) == (5, 0)
+
+
+@pytest.mark.parametrize("key", ["MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME"])
+def test_model_that_cannot_be_sized_raises(key, config_dir):
+    cfg = load_config(config_dir / "coco/panoptic_segformer_r50_1x.yaml", [key, "GeneralizedRCNN"])
+    with pytest.raises(ValueError, match=rf"{key} is 'GeneralizedRCNN'"):
+        build_for_sizing(cfg, "meta")
 
 
 def test_config_itself_stays_as_it_is(config_dir):

@@ -116,6 +116,25 @@ def test_flops_do_not_depend_on_the_weights(tiny_config):
     assert counts[0] == counts[1]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "decoders"),
+    [
+        ("QUERIES", "joint", {"location_decoder", "classifying_mask_decoder"}),
+        ("LOCATION_DECODER.NUM_LAYERS", 0, {"location_decoder", "classifying_mask_decoder", "stuff_mask_decoder"}),
+        ("SEGMENTS", "things", {"location_decoder", "thing_mask_decoder"}),
+        ("SEGMENTS", "stuff", {"stuff_mask_decoder"}),
+    ],
+)
+def test_parts_of_every_form_make_up_the_model(tiny_config, key, value, decoders):
+    model = build_for_sizing(tiny_config(f"MODEL.PANOPTIC_SEGFORMER.{key}", value), "cpu")
+    assert set(model_parts(model)) == {"backbone", "neck", "encoder"} | decoders
+    sizes = [count_parameters(getattr(model, name)).total for name in model_parts(model)]
+    assert sum(sizes) == count_parameters(model).total
+    flops = count_flops(model, (64, 96))
+    assert flops.total == sum(flops.by_part.values())
+    assert all(flops.by_part[name] > 0 for name in decoders if "mask" in name)
+
+
 class Sampling(nn.Module):
     """A deformable attention operator with its level sizes."""
 
@@ -145,7 +164,6 @@ def test_sampling_counts_the_same_in_every_implementation(operator):
     assert sampling_flops(operator, VALUE, OFFSETS, WEIGHTS) == FLOPS
 
 
-@pytest.mark.skipif(not hasattr(ops, "ms_deform_attn_fused"), reason="this build has no fused operator")
 def test_fused_sampling_counts_the_same():
     reference = torch.rand(2, 5, 2, 2)
     assert sampling_flops(ops.ms_deform_attn_fused, VALUE, reference, OFFSETS, WEIGHTS) == FLOPS

@@ -12,16 +12,12 @@ from panoptic_segformer.analysis import averaging_gap, build_for_sizing, count_p
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs/model_zoo.md").read_text(encoding="utf-8")
-# Config, parameters and trainable parameters of the rows whose config is there.
-ROWS = [
-    row
-    for row in re.findall(r"^\| `([\w/]+)` .*? ([\d,]+) \(([\d,]+)\) \|", TEXT, flags=re.MULTILINE)
-    if (ROOT / f"configs/{row[0]}.yaml").is_file()
-]
+# Config, parameters and trainable parameters of each row that names a config.
+ROWS = re.findall(r"^\| `([\w/]+)` .*? ([\d,]+) \(([\d,]+)\) \|", TEXT, flags=re.MULTILINE)
 
 
-def test_document_has_rows():
-    assert {"coco/panoptic_segformer_r50_1x", "ade20k/panoptic_segformer_r50_100e"} <= {name for name, *_ in ROWS}
+def test_every_row_of_a_config_is_read():
+    assert len(ROWS) == len(re.findall(r"^\| `\w+/", TEXT, flags=re.MULTILINE)) >= 12
 
 
 @pytest.mark.parametrize(("name", "total", "trainable"), ROWS, ids=[name for name, *_ in ROWS])

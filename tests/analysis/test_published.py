@@ -87,6 +87,7 @@ HEAD = "documents: {paper: A paper}\ntables:\n- {document: paper, place: t, data
     [
         ("tables: []", "must have the keys 'documents' and 'tables'"),
         ("documents: {}\ntables: [{document: paper}]", "a table must have the keys"),
+        ("documents: {}\ntables: [1]", "a table must have the keys"),
         (f"{HEAD}columns: [method, PQ, colour], rows: []}}", "columns must be different ones"),
         (f"{HEAD}columns: [PQ], rows: []}}", "'method' among them"),
         (f"{HEAD}columns: [method, PQ], rows: [[ours]]}}", "must have a value for each"),

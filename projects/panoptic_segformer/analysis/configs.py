@@ -73,8 +73,7 @@ def _summarize(cfg: CfgNode, name: str) -> ConfigSummary:
 
 def _form(node: CfgNode) -> str:
     """Return whose queries there are, and of which kind of segments if not of all."""
-    queries, segments = node.get("QUERIES", "decoupled"), node.get("SEGMENTS", "all")
-    return queries if segments == "all" else f"{segments} alone"
+    return node.QUERIES if node.SEGMENTS == "all" else f"{node.SEGMENTS} alone"
 
 
 def _backbone_name(cfg: CfgNode) -> str:

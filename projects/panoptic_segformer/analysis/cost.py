@@ -103,8 +103,6 @@ class _Network(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return masks and class probabilities for an image (3, H, W), values 0 to 255."""
         levels = self.model.extract_levels([self.model.normalize(image)])
-        # Tracing makes tensors of sizes, and operators that take lists of integers fail on them.
-        levels.shapes = [(int(height), int(width)) for height, width in levels.shapes]
         memory = self.model.encoder(levels)
         decoder = self.model.location_decoder
         location = None if decoder is None else decoder(memory, levels)

@@ -62,11 +62,11 @@ def load_published_results(path: Path = RESULTS_FILE) -> list[PublishedResult]:
     """
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or set(content) != {"documents", "tables"}:
-        raise ValueError(f"{path} must have the keys 'documents' and 'tables', see the comment at its top")
+        raise ValueError(f"{path} must have the keys 'documents' and 'tables', see {RESULTS_FILE}")
     results = []
     for table in content["tables"]:
-        if set(table) != _TABLE_KEYS:
-            raise ValueError(f"{path}: a table must have the keys {sorted(_TABLE_KEYS)}, got {sorted(table)}")
+        if not isinstance(table, dict) or set(table) != _TABLE_KEYS:
+            raise ValueError(f"{path}: a table must have the keys {sorted(_TABLE_KEYS)}, got {table!r:.80}")
         where = f"{path}, {table['document']}, {table['place']}"
         if table["document"] not in content["documents"]:
             raise ValueError(f"{where}: the document is none of {sorted(content['documents'])}: add it there")
