@@ -1,0 +1,53 @@
+"""Keys of the config whose values are checked before anything is built or evaluated.
+
+What a check refuses would end in a bare KeyError, in another model than was meant, or late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from detectron2.config import CfgNode
+
+from .modeling.location_decoder import Location
+
+__all__ = ["check_choices", "check_segments", "check_sizes"]
+
+_QUERIES = ("decoupled", "joint")
+_SEGMENTS = ("all", "things", "stuff")
+
+
+def check_choices(node: CfgNode) -> None:
+    """Raise ValueError if a key of MODEL.PANOPTIC_SEGFORMER that names a choice has another value."""
+    check_segments(node)
+    _check_choice("MODEL.PANOPTIC_SEGFORMER.QUERIES", node.QUERIES, _QUERIES)
+    _check_choice(
+        "MODEL.PANOPTIC_SEGFORMER.LOCATION_DECODER.LOCATION", node.LOCATION_DECODER.LOCATION, map(str, Location)
+    )
+
+
+def check_segments(node: CfgNode) -> None:
+    """Raise ValueError if MODEL.PANOPTIC_SEGFORMER.SEGMENTS is none of its choices."""
+    _check_choice("MODEL.PANOPTIC_SEGFORMER.SEGMENTS", node.SEGMENTS, _SEGMENTS)
+
+
+def check_sizes(node: CfgNode) -> None:
+    """Raise ValueError if a number of MODEL.PANOPTIC_SEGFORMER is too small."""
+    decoder, blocks = node.LOCATION_DECODER, node.MASK_DECODER
+    for key, given, least in (
+        ("LOCATION_DECODER.NUM_LAYERS", decoder.NUM_LAYERS, 0),
+        ("LOCATION_DECODER.NUM_QUERIES", decoder.NUM_QUERIES, 1),
+        # Classifiers read the queries behind a block; things that are classified already need no block.
+        ("MASK_DECODER.NUM_THING_BLOCKS", blocks.NUM_THING_BLOCKS, 0 if decoder.NUM_LAYERS else 1),
+        ("MASK_DECODER.NUM_STUFF_BLOCKS", blocks.NUM_STUFF_BLOCKS, 1),
+        ("MASK_DECODER.NUM_JOINT_BLOCKS", blocks.NUM_JOINT_BLOCKS, 1),
+        ("TEST.NUM_MASK_LAYERS", node.TEST.NUM_MASK_LAYERS, 0),
+    ):
+        if given < least:
+            raise ValueError(f"MODEL.PANOPTIC_SEGFORMER.{key} is {given}: set it to {least} or more")
+
+
+def _check_choice(key: str, given: object, known: Iterable[object]) -> None:
+    known = list(known)
+    if given not in known:
+        raise ValueError(f"{key} is {given!r}: set it to one of {', '.join(map(repr, known))}")
