@@ -39,6 +39,18 @@ def test_values_that_do_not_exist_are_explained(tiny_config, options, message):
         build_model(tiny_config(*words(options)))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"SEGMENTS": "things", "MASK_DECODER.NUM_STUFF_BLOCKS": "0", "MASK_DECODER.NUM_JOINT_BLOCKS": "0"},
+        {"SEGMENTS": "stuff", "MASK_DECODER.NUM_THING_BLOCKS": "-1", "LOCATION_DECODER.NUM_QUERIES": "0"},
+        {"QUERIES": "joint", "MASK_DECODER.NUM_THING_BLOCKS": "-1", "MASK_DECODER.NUM_STUFF_BLOCKS": "0"},
+    ],
+)
+def test_sizes_of_decoders_that_are_not_built_do_not_matter(tiny_config, options):
+    build_model(tiny_config(*words(options)))
+
+
 def test_evaluation_refuses_segments_in_the_words_of_the_model(tiny_config):
     cfg = tiny_config(*words({"SEGMENTS": "thing"}))
     messages = []

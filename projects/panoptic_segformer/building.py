@@ -34,8 +34,8 @@ def build_parts(cfg: CfgNode) -> dict[str, object]:
     """
     node = cfg.MODEL.PANOPTIC_SEGFORMER
     check_choices(node)
-    check_sizes(node)
     categories = _categories(cfg)
+    check_sizes(node, categories.num_things, categories.num_stuff)
     backbone = build_backbone(cfg)
     shapes = backbone.output_shape()
     return {

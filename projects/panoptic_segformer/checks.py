@@ -31,19 +31,34 @@ def check_segments(node: CfgNode) -> None:
     _check_choice("MODEL.PANOPTIC_SEGFORMER.SEGMENTS", node.SEGMENTS, _SEGMENTS)
 
 
-def check_sizes(node: CfgNode) -> None:
-    """Raise ValueError if a number of MODEL.PANOPTIC_SEGFORMER is too small."""
+def check_sizes(node: CfgNode, num_things: int, num_stuff: int) -> None:
+    """Raise ValueError if a number of MODEL.PANOPTIC_SEGFORMER is too small.
+
+    Sizes of decoders that are not built may be anything.
+
+    Args:
+        node: MODEL.PANOPTIC_SEGFORMER.
+        num_things: number of thing classes that the model learns.
+        num_stuff: likewise of stuff classes.
+    """
     decoder, blocks = node.LOCATION_DECODER, node.MASK_DECODER
-    for key, given, least in (
-        ("LOCATION_DECODER.NUM_LAYERS", decoder.NUM_LAYERS, 0),
-        ("LOCATION_DECODER.NUM_QUERIES", decoder.NUM_QUERIES, 1),
+    is_joint = node.QUERIES == "joint"
+    has_queries = is_joint or num_things > 0
+    for key, given, least, is_used in (
+        ("LOCATION_DECODER.NUM_LAYERS", decoder.NUM_LAYERS, 0, has_queries),
+        ("LOCATION_DECODER.NUM_QUERIES", decoder.NUM_QUERIES, 1, has_queries),
         # Classifiers read the queries behind a block; things that are classified already need no block.
-        ("MASK_DECODER.NUM_THING_BLOCKS", blocks.NUM_THING_BLOCKS, 0 if decoder.NUM_LAYERS else 1),
-        ("MASK_DECODER.NUM_STUFF_BLOCKS", blocks.NUM_STUFF_BLOCKS, 1),
-        ("MASK_DECODER.NUM_JOINT_BLOCKS", blocks.NUM_JOINT_BLOCKS, 1),
-        ("TEST.NUM_MASK_LAYERS", node.TEST.NUM_MASK_LAYERS, 0),
+        (
+            "MASK_DECODER.NUM_THING_BLOCKS",
+            blocks.NUM_THING_BLOCKS,
+            0 if decoder.NUM_LAYERS else 1,
+            has_queries and not is_joint,
+        ),
+        ("MASK_DECODER.NUM_STUFF_BLOCKS", blocks.NUM_STUFF_BLOCKS, 1, num_stuff > 0 and not is_joint),
+        ("MASK_DECODER.NUM_JOINT_BLOCKS", blocks.NUM_JOINT_BLOCKS, 1, is_joint),
+        ("TEST.NUM_MASK_LAYERS", node.TEST.NUM_MASK_LAYERS, 0, True),
     ):
-        if given < least:
+        if is_used and given < least:
             raise ValueError(f"MODEL.PANOPTIC_SEGFORMER.{key} is {given}: set it to {least} or more")
 
 
