@@ -59,3 +59,27 @@ def test_evaluation_refuses_segments_in_the_words_of_the_model(tiny_config):
             build(cfg)
         messages.append(str(error.value))
     assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ("('res3', 'res4', 'res6')", r"\['res3', 'res4', 'res6'\], but the backbone gives \['res3', 'res4', 'res5'\]"),
+        ("()", r"IN_FEATURES is \[\].*MODEL\.TIMM\.STRIDES"),
+    ],
+)
+def test_features_that_the_backbone_lacks_are_named(tiny_config, features, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(tiny_config(f"{NODE}.IN_FEATURES", features))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("MODEL.RESNETS.DEPTH", "7", "DEPTH is 7: set it to one of 18, 34, 50, 101, 152"),
+        ("MODEL.BACKBONE.NAME", "resnet", "BACKBONE.NAME is 'resnet': set it to one of .*'build_timm_backbone'"),
+    ],
+)
+def test_backbone_that_does_not_exist_is_explained(tiny_config, key, value, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(tiny_config("MODEL.BACKBONE.NAME", "build_resnet_backbone", key, value))

@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 from torch import nn
 
-from .checks import check_choices, check_sizes
+from .checks import check_backbone, check_choices, check_features, check_sizes
 from .data.categories import Categories
 from .data.datasets import register_datasets
 from .inference.merging import MergeOptions
@@ -34,10 +34,12 @@ def build_parts(cfg: CfgNode) -> dict[str, object]:
     """
     node = cfg.MODEL.PANOPTIC_SEGFORMER
     check_choices(node)
+    check_backbone(cfg)
     categories = _categories(cfg)
     check_sizes(node, categories.num_things, categories.num_stuff)
     backbone = build_backbone(cfg)
     shapes = backbone.output_shape()
+    check_features(node, shapes)
     return {
         "backbone": backbone,
         "in_features": node.IN_FEATURES,

@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from detectron2.config import CfgNode
+from detectron2.modeling import BACKBONE_REGISTRY
 
 from .modeling.location_decoder import Location
 
-__all__ = ["check_choices", "check_segments", "check_sizes"]
+__all__ = ["check_backbone", "check_choices", "check_features", "check_segments", "check_sizes"]
 
 _QUERIES = ("decoupled", "joint")
 _SEGMENTS = ("all", "things", "stuff")
+# Of Detectron2's ResNet.
+_DEPTHS = (18, 34, 50, 101, 152)
 
 
 def check_choices(node: CfgNode) -> None:
@@ -29,6 +32,23 @@ def check_choices(node: CfgNode) -> None:
 def check_segments(node: CfgNode) -> None:
     """Raise ValueError if MODEL.PANOPTIC_SEGFORMER.SEGMENTS is none of its choices."""
     _check_choice("MODEL.PANOPTIC_SEGFORMER.SEGMENTS", node.SEGMENTS, _SEGMENTS)
+
+
+def check_backbone(cfg: CfgNode) -> None:
+    """Raise ValueError if MODEL.BACKBONE.NAME or the depth of Detectron2's ResNet does not exist."""
+    _check_choice("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, (name for name, _ in BACKBONE_REGISTRY))
+    if cfg.MODEL.BACKBONE.NAME == "build_resnet_backbone":
+        _check_choice("MODEL.RESNETS.DEPTH", cfg.MODEL.RESNETS.DEPTH, _DEPTHS)
+
+
+def check_features(node: CfgNode, given: Iterable[str]) -> None:
+    """Raise ValueError if MODEL.PANOPTIC_SEGFORMER.IN_FEATURES is empty or names others than the backbone gives."""
+    given = list(given)
+    if not node.IN_FEATURES or not set(node.IN_FEATURES) <= set(given):
+        raise ValueError(
+            f"MODEL.PANOPTIC_SEGFORMER.IN_FEATURES is {list(node.IN_FEATURES)}, but the backbone gives {given}: choose "
+            "from these, or let the backbone give others by MODEL.RESNETS.OUT_FEATURES or MODEL.TIMM.STRIDES"
+        )
 
 
 def check_sizes(node: CfgNode, num_things: int, num_stuff: int) -> None:
