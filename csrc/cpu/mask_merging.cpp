@@ -197,11 +197,10 @@ std::tuple<Tensor, Tensor> mask_statistics(
   dispatch_masks(masks, [&](auto zero) {
     using T = decltype(zero);
     const MaskCall<T> call(shape, values, threshold);
-    const MaskKernels<T>& best = mask_kernels<T>();
     int64_t* area_of = areas.mutable_data_ptr<int64_t>();
     T* sum_of = sums.mutable_data_ptr<T>();
     for_each_mask(call, [&](int64_t index, const MaskPart<T>& part) {
-      const MaskSum result = best.sum(part);
+      const MaskSum result = mask_kernels<T>().sum(part);
       area_of[index] = result.area;
       sum_of[index] = static_cast<T>(result.sum);
     });
@@ -217,10 +216,9 @@ Tensor masks_above(const Tensor& masks, Sizes size, double threshold) {
   dispatch_masks(masks, [&](auto zero) {
     using T = decltype(zero);
     const MaskCall<T> call(shape, values, threshold);
-    const MaskKernels<T>& best = mask_kernels<T>();
     auto* target = static_cast<uint8_t*>(above.mutable_data_ptr());
     for_each_mask(call, [&](int64_t index, const MaskPart<T>& part) {
-      best.mark(part, target + index * size[0] * size[1]);
+      mask_kernels<T>().mark(part, target + index * size[0] * size[1]);
     });
   });
   return above;
