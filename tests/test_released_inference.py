@@ -16,7 +16,7 @@ from golden import CASES, Golden
 from panoptic_segformer.inference.merging import upsample_masks
 from panoptic_segformer.inference.outputs import instance_result, panoptic_result
 from panoptic_segformer.modeling.levels import FeatureLevels
-from panoptic_segformer.modeling.mask_decoder import NUM_MASK_LEVELS
+from panoptic_segformer.modeling.mask_attention import NUM_MASK_LEVELS
 from panoptic_segformer.modeling.position_encoding import sine_position_encoding
 
 RUNS = ["eval1", "evalodd"]
@@ -141,17 +141,18 @@ class Recorder:
                 for name, block in zip(names, decoder.blocks, strict=False)
             ]
             decoder.train()
-            decoder(*arguments)
+            decoded = decoder(*arguments)
+            for attention in decoded if prefix == "th0" else decoded[1]:
+                attention.fusion(attention.q, attention.k, attention.sizes)  # all queries at once, for the hook
             decoder.eval()
             for hook in hooks:
                 hook.remove()
 
     def record_fusion(self, prefix, name, fusion, arguments, masks) -> None:
-        logits, sizes = arguments
-        parts, areas = [], [height * width for height, width in sizes]
-        for index, (level, mixer, size) in enumerate(
-            zip(logits.split(areas, -1), fusion.head_mixers, sizes, strict=True), start=1
-        ):
+        q, k, sizes = arguments
+        logits = (q @ k.transpose(-1, -2)).split([height * width for height, width in sizes], -1)
+        parts = []
+        for index, (level, mixer, size) in enumerate(zip(logits, fusion.head_mixers, sizes, strict=True), start=1):
             heads_last = level.permute(0, 2, 3, 1)
             self.found[f"{prefix}.attn_logit_l{index}.{name}"] = heads_last[:, :4]
             mixed = F.relu(mixer(heads_last)).permute(0, 1, 3, 2)

@@ -109,7 +109,7 @@ def thing_candidates(
     chosen = [own.unique(return_inverse=True) for own in pair_queries]
     # Thing queries don't see one another, so those that fill up the shorter rows change nothing.
     queries = pad_sequence([own[index] for own, (index, _) in zip(location.queries, chosen, strict=True)], True)
-    masks = at_least_float32(decoder(queries, tokens.memory, tokens.sizes, num_layers)[-1])
+    masks = at_least_float32(decoder(queries, tokens.memory, tokens.sizes, num_layers)[-1].masks())
     return [
         Candidates(
             masks=masks[picture, : len(index)],
@@ -141,8 +141,8 @@ def classified_candidates(
         num_things: how many of them are of things.
         num_layers: as `MaskDecoder.decode` takes it.
     """
-    logits, masks = decoder(location.queries, tokens.memory, tokens.sizes, num_layers)
-    masks = at_least_float32(masks[-1])
+    logits, maps = decoder(location.queries, tokens.memory, tokens.sizes, num_layers)
+    masks = at_least_float32(maps[-1].masks())
     class_probs, labels = at_least_float32(logits[-1]).sigmoid().max(dim=-1)
     boxes = location.boxes[-1] if location.boxes else class_probs.new_zeros(*class_probs.shape, 0)
     candidates = []
@@ -174,8 +174,8 @@ def stuff_candidates(
         category_ids: (K_st,) contiguous ids of the classes.
         num_layers: as `MaskDecoder.decode` takes it.
     """
-    logits, masks = decoder(tokens.memory, tokens.sizes, num_layers)
-    masks, class_probs = at_least_float32(masks[-1]), at_least_float32(logits[-1]).sigmoid()
+    logits, maps = decoder(tokens.memory, tokens.sizes, num_layers)
+    masks, class_probs = at_least_float32(maps[-1].masks()), at_least_float32(logits[-1]).sigmoid()
     labels = torch.arange(len(category_ids), device=category_ids.device)
     return [
         Candidates(
