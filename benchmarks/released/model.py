@@ -16,7 +16,8 @@ from panoptic_segformer.inference.candidates import Candidates
 from panoptic_segformer.modeling.deformable_attention import DeformableAttention
 from panoptic_segformer.modeling.levels import FeatureLevels, Size
 from panoptic_segformer.modeling.location_decoder import LocationDecoder, LocationOutput
-from panoptic_segformer.modeling.mask_decoder import NUM_MASK_LEVELS, StuffMaskDecoder, ThingMaskDecoder
+from panoptic_segformer.modeling.mask_attention import NUM_MASK_LEVELS
+from panoptic_segformer.modeling.mask_decoder import StuffMaskDecoder, ThingMaskDecoder
 from panoptic_segformer.training.criterion import SegmentCounts
 from panoptic_segformer.training.losses import classification_loss, dice_losses
 from panoptic_segformer.training.targets import PictureTargets, SegmentTargets, resize_masks
