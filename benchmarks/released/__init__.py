@@ -9,7 +9,7 @@ process, on the same weights and inputs. Where the description leaves the way op
   what lies outside deformable attention can be compared there.
 - Location decoder: classes and boxes of all layers in inference too.
 - Mask decoders: the attention logits of every layer become the masks of all its queries, in inference too; 8 channels
-  per level are upsampled. The queries of things are decoded as often as they were chosen.
+  per level are upsampled.
 - Training: masks of all stuff classes; heads whose losses count nothing (quirk Q13) run.
 - Merging: all masks in float at the size of the result at once, then painted one after the other.
 """

@@ -75,7 +75,7 @@ class ReleasedArrangement(PanopticSegFormer):
         return super().forward(batched_inputs)
 
     def collect_candidates(self, memory: Tensor, levels: FeatureLevels, location: LocationOutput) -> list[Candidates]:
-        """Return what may become a segment: the mask of every chosen thing query, repeated or not, and of stuff."""
+        """Return what may become a segment of the one picture, best things first, then stuff."""
         tokens = _mask_tokens(memory, levels)
         probs = location.class_logits[-1][0].sigmoid()
         class_probs, pairs = probs.flatten().topk(min(self.inference_options.num_thing_candidates, probs.numel()))
@@ -83,13 +83,11 @@ class ReleasedArrangement(PanopticSegFormer):
         _, thing_masks = self.thing_mask_decoder(location.queries[:, queries], *tokens)
         stuff_logits, stuff_masks = self.stuff_mask_decoder(*tokens)
         masks = torch.cat([thing_masks[-1][0], stuff_masks[-1][0]])
-        rows = torch.arange(len(masks), device=masks.device)
         candidates = Candidates(
             masks=masks,
-            mask_index=rows,
             class_probs=torch.cat([class_probs, stuff_logits[-1][0].sigmoid()]),
             category_ids=torch.cat([self.category_ids[labels], self.category_ids[self.categories.num_things :]]),
-            is_thing=rows < len(labels),
+            is_thing=torch.arange(len(masks), device=masks.device) < len(labels),
             boxes=location.boxes[-1][0, queries],
         )
         return [candidates]
