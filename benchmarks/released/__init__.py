@@ -4,6 +4,8 @@ The authors' code computes the same function as ours. It differs in what it comp
 keeps. Here one of our models does the work in that way, so that time and memory of both can be compared in one
 process, on the same weights and inputs. Where the description leaves the way open, the faster one is taken.
 
+- Backbone: frozen norms are layers of their own, channels come first in memory.
+- Encoder: every step takes all tokens at once.
 - Deformable attention: offsets, softmax and locations as tensors, one grid_sample per level, the samples of all
   levels stacked and weighted. It is the released code's path on a CPU; on a GPU it has a kernel for this, so only
   what lies outside deformable attention can be compared there.

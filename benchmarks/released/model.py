@@ -8,12 +8,15 @@ from __future__ import annotations
 import copy
 
 import torch
+from detectron2.layers import Conv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from panoptic_segformer import PanopticSegFormer
 from panoptic_segformer.inference.candidates import Candidates
 from panoptic_segformer.modeling.deformable_attention import DeformableAttention
+from panoptic_segformer.modeling.encoder import EncoderLayer
+from panoptic_segformer.modeling.frozen_norm import FoldedConv2d
 from panoptic_segformer.modeling.levels import FeatureLevels, Size
 from panoptic_segformer.modeling.location_decoder import LocationDecoder, LocationOutput
 from panoptic_segformer.modeling.mask_attention import NUM_MASK_LEVELS
@@ -23,7 +26,7 @@ from panoptic_segformer.training.losses import classification_loss, dice_losses
 from panoptic_segformer.training.targets import PictureTargets, SegmentTargets, resize_masks
 
 from .decoders import EagerLocationDecoder, EagerStuffMaskDecoder, EagerThingMaskDecoder
-from .deformable_attention import GridSampleAttention
+from .encoder import GridSampleAttention, WholeEncoderLayer
 from .merging import merge_at_full_size
 
 __all__ = ["ReleasedArrangement", "as_released"]
@@ -54,6 +57,11 @@ def as_released(model: PanopticSegFormer) -> PanopticSegFormer:
             f"TEST.NUM_MASK_LAYERS is {options.num_mask_layers} and TEST.SEMANTIC_ON {options.outputs.semantic}: the "
             "released code runs all layers and has no semantic result; set them to 0 and False"
         )
+    if any("forward" in vars(module) or getattr(module, "grad_checkpointing", False) for module in model.modules()):
+        raise ValueError(
+            "layers of the model are computed again in the backward pass, which the released code does not do: set "
+            "MODEL.PANOPTIC_SEGFORMER.ACTIVATION_CHECKPOINTING to False"
+        )
     model = copy.deepcopy(model)
     for module in model.modules():
         module.__class__ = _CLASSES.get(type(module), type(module))
@@ -73,6 +81,12 @@ class ReleasedArrangement(PanopticSegFormer):
                 f"got {len(batched_inputs)} pictures: the released code runs one per process, pass them one by one"
             )
         return super().forward(batched_inputs)
+
+    def extract_levels(self, images: list[Tensor]) -> FeatureLevels:
+        """Return the neck's levels of the one normalised image (3, H, W), channels first in memory."""
+        features = self.backbone(images[0][None])
+        levels = self.neck([features[name] for name in self.in_features])
+        return FeatureLevels(levels, [[(level.shape[-2], level.shape[-1]) for level in levels]])
 
     def collect_candidates(self, memory: Tensor, levels: FeatureLevels, location: LocationOutput) -> list[Candidates]:
         """Return what may become a segment of the one picture, best things first, then stuff."""
@@ -163,6 +177,8 @@ def _dice(kind: str, masks: list[Tensor], truth: Tensor, scale: float) -> dict[s
 
 _CLASSES: dict[type[nn.Module], type[nn.Module]] = {
     PanopticSegFormer: ReleasedArrangement,
+    FoldedConv2d: Conv2d,
+    EncoderLayer: WholeEncoderLayer,
     DeformableAttention: GridSampleAttention,
     LocationDecoder: EagerLocationDecoder,
     ThingMaskDecoder: EagerThingMaskDecoder,

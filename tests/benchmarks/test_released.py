@@ -126,6 +126,13 @@ def test_the_model_itself_stays_as_it_is(build):
     before = {name: type(module) for name, module in model.named_modules()}
     released = as_released(model)
     assert {name: type(module) for name, module in model.named_modules()} == before
+    assert {name for name, module in released.named_modules() if type(module) is not before[name]} >= {
+        "",
+        "encoder.layers.0",
+        "encoder.layers.0.self_attention",
+        "location_decoder",
+        "thing_mask_decoder",
+    }
     assert list(released.state_dict()) == list(model.state_dict())
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in released.state_dict().items())
 
@@ -139,6 +146,9 @@ def test_other_work_than_the_released_is_refused(build):
             as_released(build(f"{NODE}.{options[0]}", options[1])[0])
     with pytest.raises(ValueError, match="TEST.NUM_MASK_LAYERS is 1 and TEST.SEMANTIC_ON False"):
         as_released(build(f"{NODE}.TEST.NUM_MASK_LAYERS", "1")[0])
+    frozen = ("MODEL.TIMM.FREEZE_BATCH_NORM", "True")
+    with pytest.raises(ValueError, match="ACTIVATION_CHECKPOINTING to False"):
+        as_released(build(f"{NODE}.ACTIVATION_CHECKPOINTING", "True", *frozen)[0])
 
 
 @pytest.mark.parametrize("run", ["eval1", "evalodd"])

@@ -1,4 +1,4 @@
-"""Deformable attention by grid_sample, as it is usually written.
+"""Encoder layers on all tokens at once, and deformable attention by grid_sample, as it is usually written.
 
 Shape legend: B pictures, M heads, D model width, Q queries, S tokens, L levels of sizes (Hl, Wl), P points.
 """
@@ -10,9 +10,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from panoptic_segformer.modeling.deformable_attention import DeformableAttention
+from panoptic_segformer.modeling.encoder import EncoderLayer
 from panoptic_segformer.modeling.levels import FeatureLevels
 
-__all__ = ["GridSampleAttention"]
+__all__ = ["GridSampleAttention", "WholeEncoderLayer"]
+
+
+class WholeEncoderLayer(EncoderLayer):
+    """Encoder layer whose every step takes all tokens."""
+
+    def forward(self, tokens: Tensor, positions: Tensor, reference: Tensor, levels: FeatureLevels) -> Tensor:
+        """Map tokens (B, S, D) to the same shape, as EncoderLayer does."""
+        attended = self.self_attention(tokens + positions, reference, tokens, levels)
+        tokens = self.norm1(tokens + self.dropout(attended))
+        return self.norm2(tokens + self.feed_forward(tokens))
 
 
 class GridSampleAttention(DeformableAttention):
