@@ -24,7 +24,9 @@ def merge_at_full_size(
     """Return the results of one picture of size (H0, W0): `panoptic_seg` and `instances`, as asked for."""
     masks = F.interpolate(candidates.masks[None], size, mode="bilinear", align_corners=False)[0]
     inside = masks > options.mask_threshold
-    means = masks.where(inside, 0).sum((1, 2)) / (inside.sum((1, 2)) + 1)
+    # Counts in the masks' type: torch would first copy all pixels to int64.
+    areas = inside.sum((1, 2), dtype=masks.dtype)
+    means = masks.where(inside, 0).sum((1, 2)) / (areas + 1)
     scores = candidates.class_probs**options.class_exponent * means**options.mask_exponent
     order = scores.argsort(descending=True)
     results: dict[str, object] = {}
