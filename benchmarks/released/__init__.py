@@ -2,7 +2,8 @@
 
 The authors' code computes the same function as ours. It differs in what it computes, in which order, and in what it
 keeps. Here one of our models does the work in that way, so that time and memory of both can be compared in one
-process, on the same weights and inputs. Where the description leaves the way open, the faster one is taken.
+process, on the same weights and inputs. Where the description leaves the way open, the faster one is taken, but for
+deformable attention, which is the form that everybody copies.
 
 - Backbone: frozen norms are layers of their own, channels come first in memory.
 - Encoder: every step takes all tokens at once.

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from panoptic_segformer.modeling.deformable_attention import DeformableAttention
 from panoptic_segformer.modeling.encoder import EncoderLayer
 from panoptic_segformer.modeling.levels import FeatureLevels
+from panoptic_segformer.modeling.mlp import FeedForward
 
-__all__ = ["GridSampleAttention", "WholeEncoderLayer"]
+__all__ = ["GridSampleAttention", "PlainFeedForward", "WholeEncoderLayer"]
 
 
 class WholeEncoderLayer(EncoderLayer):
@@ -24,6 +25,14 @@ class WholeEncoderLayer(EncoderLayer):
         attended = self.self_attention(tokens + positions, reference, tokens, levels)
         tokens = self.norm1(tokens + self.dropout(attended))
         return self.norm2(tokens + self.feed_forward(tokens))
+
+
+class PlainFeedForward(FeedForward):
+    """Feed-forward network that drops behind the ReLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x: (..., D) to the same shape."""
+        return self.dropout(self.linear2(self.dropout(F.relu(self.linear1(x), inplace=True))))
 
 
 class GridSampleAttention(DeformableAttention):
@@ -48,8 +57,8 @@ class GridSampleAttention(DeformableAttention):
 def _sum_samples(value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
     """Sum the samples of value (B, S, M, D/M) at (B, Q, M, L, P, 2), weighted by (B, Q, M, L*P): (B, Q, D)."""
     batch, num_queries, num_heads = weights.shape[:3]
-    # By level, each in one piece: that takes grid_sample half the time of a strided grid.
-    grid = (2 * locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2).contiguous()  # (L, B*M, Q, P, 2)
+    # A view of one picture's locations, as in the form that everybody copies. A contiguous one would be faster.
+    grid = (2 * locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # (L, B*M, Q, P, 2)
     maps = value.split([height * width for height, width in shapes], dim=1)
     samples = [
         F.grid_sample(  # (B*M, D/M, Q, P)

@@ -21,12 +21,13 @@ from panoptic_segformer.modeling.levels import FeatureLevels, Size
 from panoptic_segformer.modeling.location_decoder import LocationDecoder, LocationOutput
 from panoptic_segformer.modeling.mask_attention import NUM_MASK_LEVELS
 from panoptic_segformer.modeling.mask_decoder import StuffMaskDecoder, ThingMaskDecoder
+from panoptic_segformer.modeling.mlp import FeedForward
 from panoptic_segformer.training.criterion import SegmentCounts
 from panoptic_segformer.training.losses import classification_loss, dice_losses
 from panoptic_segformer.training.targets import PictureTargets, SegmentTargets, resize_masks
 
 from .decoders import EagerLocationDecoder, EagerStuffMaskDecoder, EagerThingMaskDecoder
-from .encoder import GridSampleAttention, WholeEncoderLayer
+from .encoder import GridSampleAttention, PlainFeedForward, WholeEncoderLayer
 from .merging import merge_at_full_size
 
 __all__ = ["ReleasedArrangement", "as_released"]
@@ -179,6 +180,7 @@ _CLASSES: dict[type[nn.Module], type[nn.Module]] = {
     PanopticSegFormer: ReleasedArrangement,
     FoldedConv2d: Conv2d,
     EncoderLayer: WholeEncoderLayer,
+    FeedForward: PlainFeedForward,
     DeformableAttention: GridSampleAttention,
     LocationDecoder: EagerLocationDecoder,
     ThingMaskDecoder: EagerThingMaskDecoder,

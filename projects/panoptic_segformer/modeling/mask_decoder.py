@@ -16,7 +16,7 @@ from .encoder import xavier_initialize
 from .levels import Size
 from .location_decoder import box_head, class_head
 from .mask_attention import AttentionMap, MaskAttention, MaskCrossAttention
-from .mlp import FeedForward
+from .mlp import SmoothFeedForward
 
 __all__ = ["ClassifyingMaskDecoder", "StuffMaskDecoder", "ThingMaskDecoder"]
 
@@ -47,7 +47,7 @@ class MaskDecoderBlock(nn.Module):
         self.self_norm = nn.LayerNorm(dim, LAYER_NORM_EPSILON) if with_self_attention else None
         self.cross_attention = MaskCrossAttention(dim, num_heads)
         self.norm1 = nn.LayerNorm(dim, LAYER_NORM_EPSILON)
-        self.feed_forward = FeedForward(dim, feedforward_dim, activation=nn.GELU)
+        self.feed_forward = SmoothFeedForward(dim, feedforward_dim)
         self.norm2 = nn.LayerNorm(dim, LAYER_NORM_EPSILON)
 
     def forward(self, queries: Tensor, memory: Tensor, sizes: list[Size]) -> tuple[Tensor, AttentionMap]:
