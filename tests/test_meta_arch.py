@@ -131,10 +131,10 @@ def test_dropping_candidates_early_changes_nothing(golden, golden_model):
     result = run(golden_model, image)[0]
     size = tuple(image.shape[-2:])
     with torch.no_grad():
-        levels = golden_model.extract_levels([golden_model.normalize(image)])
+        levels = golden_model.extract_levels(golden_model.preprocess([{"image": image}]))
         memory = golden_model.encoder(levels)
         location = golden_model.location_decoder(memory, levels)
-        candidates = golden_model.collect_candidates(memory, levels, location, 0)
+        (candidates,) = golden_model.collect_candidates(memory, levels, location)
     options = golden_model.inference_options.merging
     masks = upsample_masks(candidates.masks, size, options.mask_threshold)
     scores = candidates.class_probs * masks.means[candidates.mask_index] ** 2
@@ -248,9 +248,9 @@ def test_network_compiles_as_one_graph(config_dir, tmp_path):
     model = build_model(load_config(config_dir / "synthetic/panoptic_segformer_lite0.yaml", overrides)).eval()
 
     def network(image):
-        levels = model.extract_levels([model.normalize(image)])
+        levels = model.extract_levels(model.preprocess([{"image": image}]))
         memory = model.encoder(levels)
-        return model.collect_candidates(memory, levels, model.location_decoder(memory, levels), 0)
+        return model.collect_candidates(memory, levels, model.location_decoder(memory, levels))[0]
 
     # How many queries differ among the best pairs is known at run time only; the graph holds it as a symbol.
     with torch.no_grad(), torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):

@@ -53,7 +53,7 @@ class Recorder:
     @torch.no_grad()
     def record(self, image: torch.Tensor, size: tuple[int, int]) -> dict[str, torch.Tensor]:
         model, found = self.model, self.found
-        normalized = model.normalize(image)
+        (normalized,) = model.preprocess([{"image": image}])
         found["in.img_norm"] = normalized[None]
         features = model.backbone(normalized[None])
         found.update({f"bb.{index}": features[name] for index, name in enumerate(model.in_features)})
@@ -110,7 +110,7 @@ class Recorder:
         return location
 
     def record_masks(self, memory, levels, location) -> None:
-        tokens = levels.picture_tokens(memory, 0, NUM_MASK_LEVELS)
+        tokens = levels.picture_tokens(memory, [0], NUM_MASK_LEVELS)
         sizes = levels.sizes[0][:NUM_MASK_LEVELS]
         probs = location.class_logits[-1][0].sigmoid().flatten()
         self.found["pp0.topk_score"], pairs = probs.topk(100)
@@ -165,7 +165,7 @@ class Recorder:
     def record_results(self, memory, levels, location, size) -> None:
         model, found = self.model, self.found
         options = model.inference_options.merging
-        candidates = model.collect_candidates(memory, levels, location, 0)
+        (candidates,) = model.collect_candidates(memory, levels, location)
         masks = upsample_masks(candidates.masks, size, options.mask_threshold)
         index = candidates.mask_index
         found["pp0.mask_lowres"] = candidates.masks[index]
@@ -279,7 +279,7 @@ def test_panoptic_map_is_equal(golden, recorded):
 def test_double_precision_is_equal_to_rounding(golden, model, run, monkeypatch):
     double = copy.deepcopy(model).double()
     # The released preprocessing is float32; its result is what both double runs start from.
-    monkeypatch.setattr(double, "normalize", lambda image: golden[f"{run}/in.img_norm"][0].double())
+    monkeypatch.setattr(double, "preprocess", lambda _: [golden[f"{run}/in.img_norm"][0].double()])
     found = Recorder(double).record(golden.image(run), original_size(golden, run))
     prefix = f"{run}/f64/"
     names = [n.removeprefix(prefix) for n in golden.arrays_float64.files if n.startswith(prefix)]

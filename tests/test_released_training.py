@@ -121,7 +121,7 @@ def test_losses_and_gradients_are_equal(golden, run):
 def test_losses_and_gradients_are_equal_in_float64(golden, run):
     model = build(golden, torch.float64)
     # The released preprocessing is float32; its result is what both double runs start from.
-    model.normalize = lambda image: golden[f"{run}/in.img_norm"][0].double()
+    model.preprocess = lambda _: [golden[f"{run}/in.img_norm"][0].double()]
     record, mended = golden.json["trains"][run]["f64"], MENDED.get(run)
     losses = model([golden.example(run)])
     assert_losses_equal(losses, record["losses"], 1e-9, mended)
@@ -137,7 +137,7 @@ def test_losses_and_gradients_of_other_backbones_are_equal(shared_dir, case, dty
     model, record = build(golden, dtype), golden.json["trains"][run]
     is_double = dtype == torch.float64
     if is_double:
-        model.normalize = lambda image: golden[f"{run}/in.img_norm"][0].double()
+        model.preprocess = lambda _: [golden[f"{run}/in.img_norm"][0].double()]
         record = record["f64"]
     losses = model([golden.example(run)])
     assert_losses_equal(losses, record["losses"], 1e-9 if is_double else 1e-4)
@@ -152,7 +152,7 @@ def test_losses_and_gradients_of_other_backbones_are_equal(shared_dir, case, dty
 def test_matching_selects_the_same_queries(golden, run):
     model = build(golden)
     example = golden.example(run)
-    levels = model.extract_levels([model.normalize(example["image"])])
+    levels = model.extract_levels(model.preprocess([example]))
     location = model.location_decoder(model.encoder(levels), levels)
     targets = [PictureTargets.from_instances(example["instances"], example["stuff"], model.pixel_mean)]
     counts = SegmentCounts.of(targets, location.queries.shape[1])

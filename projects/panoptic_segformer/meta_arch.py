@@ -18,19 +18,23 @@ from torch import Tensor, nn
 from .building import build_parts
 from .checkpoint.loading import load_with_summary
 from .data.categories import Categories
-from .inference.outputs import Candidates, InferenceOptions, picture_results
+from .inference.candidates import (
+    Candidates,
+    MaskTokens,
+    classified_candidates,
+    stuff_candidates,
+    thing_candidates,
+)
+from .inference.outputs import InferenceOptions, picture_results
 from .modeling.encoder import Encoder
-from .modeling.levels import FeatureLevels, Size, pad_levels
+from .modeling.levels import FeatureLevels, pad_levels
 from .modeling.location_decoder import Location, LocationDecoder, LocationOutput
 from .modeling.mask_decoder import NUM_MASK_LEVELS, ClassifyingMaskDecoder, StuffMaskDecoder, ThingMaskDecoder
 from .modeling.neck import Neck
-from .modeling.precision import at_least_float32
 from .training.criterion import Criterion, SegmentCounts
 from .training.targets import PictureTargets
 
 __all__ = ["PanopticSegFormer"]
-
-MaskTokens = tuple[Tensor, list[Size]]  # of one picture: (1, S', D) and the sizes of their levels
 
 
 @META_ARCH_REGISTRY.register()
@@ -114,24 +118,23 @@ class PanopticSegFormer(nn.Module):
                 in training `instances` and `stuff` as PanopticDatasetMapper makes them; otherwise optionally
                 `height` and `width` of the results.
         """
-        levels = self.extract_levels([self.normalize(example["image"]) for example in batched_inputs])
+        images = self.preprocess(batched_inputs)
+        levels = self.extract_levels(images)
         memory = self.encoder(levels)
         location = None if self.location_decoder is None else self.location_decoder(memory, levels)
         if self.training:
             targets = [self.extract_targets(example) for example in batched_inputs]
             return self.compute_losses(memory, levels, location, targets)
-        results = []
-        for picture, example in enumerate(batched_inputs):
-            height, width = example["image"].shape[-2:]
-            size = (example.get("height", height), example.get("width", width))
-            candidates = self.collect_candidates(memory, levels, location, picture)
-            options = self.inference_options
-            results.append(picture_results(candidates, size, self.categories, options.merging, options.outputs))
-        return results
+        candidates = self.collect_candidates(memory, levels, location)
+        sizes = [
+            (example.get("height", image.shape[-2]), example.get("width", image.shape[-1]))
+            for example, image in zip(batched_inputs, images, strict=True)
+        ]
+        return [self.merge(own, size) for own, size in zip(candidates, sizes, strict=True)]
 
-    def normalize(self, image: Tensor) -> Tensor:
-        """Return an image (3, H, W) on the model's device with the mean subtracted, in units of the deviation."""
-        return (image.to(self.device) - self.pixel_mean) / self.pixel_std
+    def preprocess(self, batched_inputs: list[dict[str, object]]) -> list[Tensor]:
+        """Return the images (3, H, W) on the model's device, mean subtracted, in units of the deviation."""
+        return [(example["image"].to(self.device) - self.pixel_mean) / self.pixel_std for example in batched_inputs]
 
     def extract_levels(self, images: list[Tensor]) -> FeatureLevels:
         """Return the neck's levels of normalised images (3, H, W) of any sizes, finest first.
@@ -169,7 +172,7 @@ class PanopticSegFormer(nn.Module):
         """
         num_queries = 0 if location is None else location.queries.shape[1]
         counts = SegmentCounts.of(targets, num_queries, self.stuff_mask_decoder is not None)
-        pictures = [self._mask_tokens(memory, levels, picture) for picture in range(len(targets))]
+        pictures = [self._mask_tokens(memory, levels, [picture]) for picture in range(len(targets))]
         losses: dict[str, Tensor] = {}
         if self.thing_mask_decoder is not None:
             losses |= self._thing_losses(pictures, location, targets, counts)
@@ -190,7 +193,7 @@ class PanopticSegFormer(nn.Module):
         with self._without_autocast():
             losses, selected = self.criterion.location_losses(location, targets, counts)
         masks = [
-            self.thing_mask_decoder(queries[match.queries][None], *tokens)
+            self.thing_mask_decoder(queries[match.queries][None], tokens.memory, tokens.sizes)
             for queries, match, tokens in zip(location.queries, selected, pictures, strict=True)
         ]
         with self._without_autocast():
@@ -205,7 +208,7 @@ class PanopticSegFormer(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the losses of the queries that the mask decoder classifies."""
         decoded = [
-            self.classifying_mask_decoder(queries[None], *tokens)
+            self.classifying_mask_decoder(queries[None], tokens.memory, tokens.sizes)
             for queries, tokens in zip(location.queries, pictures, strict=True)
         ]
         class_logits, masks = zip(*decoded, strict=True)
@@ -222,7 +225,7 @@ class PanopticSegFormer(nn.Module):
         self, pictures: list[MaskTokens], targets: list[PictureTargets], counts: SegmentCounts
     ) -> dict[str, Tensor]:
         """Return the losses of the stuff queries."""
-        decoded = [self.stuff_mask_decoder(*tokens) for tokens in pictures]
+        decoded = [self.stuff_mask_decoder(tokens.memory, tokens.sizes) for tokens in pictures]
         class_logits, masks = zip(*decoded, strict=True)
         with self._without_autocast():
             return self.criterion.stuff_losses(class_logits, masks, targets, counts)
@@ -232,85 +235,45 @@ class PanopticSegFormer(nn.Module):
         return torch.autocast(self.device.type, enabled=False)
 
     def collect_candidates(
-        self, memory: Tensor, levels: FeatureLevels, location: LocationOutput | None, picture: int
-    ) -> Candidates:
-        """Return what may become a segment of one picture.
+        self, memory: Tensor, levels: FeatureLevels, location: LocationOutput | None
+    ) -> list[Candidates]:
+        """Return what may become a segment, per picture.
 
         Args:
             memory: (B, S, D).
             levels: the levels of the memory.
             location: the location decoder's output; None where there is none.
-            picture: index in the batch.
         """
-        tokens = self._mask_tokens(memory, levels, picture)
-        parts = []
-        if self.thing_mask_decoder is not None:
-            parts.append(self._thing_candidates(tokens, location, picture))
-        if self.classifying_mask_decoder is not None:
-            parts.append(self._classified_candidates(tokens, location, picture))
-        if self.stuff_mask_decoder is not None:
-            parts.append(self._stuff_candidates(tokens))
-        return Candidates.joined(parts)
+        number, num_layers = self.inference_options.num_thing_candidates, self.inference_options.num_mask_layers
+        num_things = self.categories.num_things
+        collected: dict[int, Candidates] = {}
+        for pictures in levels.same_sizes():
+            tokens = self._mask_tokens(memory, levels, pictures)
+            own = None if location is None else location.of_pictures(pictures)
+            parts = []
+            if self.thing_mask_decoder is not None:
+                ids = self.category_ids[:num_things]
+                parts.append(thing_candidates(self.thing_mask_decoder, own, tokens, ids, number, num_layers))
+            if self.classifying_mask_decoder is not None:
+                ids = self.category_ids
+                decoder = self.classifying_mask_decoder
+                parts.append(classified_candidates(decoder, own, tokens, ids, num_things, num_layers))
+            if self.stuff_mask_decoder is not None:
+                ids = self.category_ids[num_things:]
+                parts.append(stuff_candidates(self.stuff_mask_decoder, tokens, ids, num_layers))
+            for picture, *of_picture in zip(pictures, *parts, strict=True):
+                collected[picture] = Candidates.joined(of_picture)
+        return [collected[picture] for picture in range(len(collected))]
 
-    def _thing_candidates(self, tokens: MaskTokens, location: LocationOutput, picture: int) -> Candidates:
-        """Return the best (query, class) pairs of the location decoder."""
-        probs = at_least_float32(location.class_logits[-1][picture]).sigmoid()
-        num_classes = probs.shape[1]
-        number = min(self.inference_options.num_thing_candidates, probs.numel())
-        class_probs, pairs = probs.flatten().topk(number)
-        pair_queries, labels = pairs // num_classes, pairs % num_classes
-        # A query may be chosen with several classes; its mask is decoded once.
-        queries, mask_index = pair_queries.unique(return_inverse=True)
-        masks = self.thing_mask_decoder(location.queries[picture, queries][None], *tokens, self._num_mask_layers)
-        return Candidates(
-            masks=at_least_float32(masks[-1][0]),
-            mask_index=mask_index,
-            class_probs=class_probs,
-            category_ids=self.category_ids[labels],
-            is_thing=torch.ones_like(labels, dtype=torch.bool),
-            boxes=location.boxes[-1][picture, pair_queries],
-        )
+    def merge(self, candidates: Candidates, size: tuple[int, int]) -> dict[str, object]:
+        """Return the results of one picture, of size (height, width), that its candidates make."""
+        options = self.inference_options
+        return picture_results(candidates, size, self.categories, options.merging, options.outputs)
 
-    def _classified_candidates(self, tokens: MaskTokens, location: LocationOutput, picture: int) -> Candidates:
-        """Return all queries with the class that the mask decoder finds most probable, things first."""
-        queries = location.queries[picture][None]
-        logits, masks = self.classifying_mask_decoder(queries, *tokens, self._num_mask_layers)
-        class_probs, labels = at_least_float32(logits[-1][0]).sigmoid().max(dim=1)
-        is_thing = labels < self.categories.num_things
-        things, stuff = is_thing.nonzero()[:, 0], (~is_thing).nonzero()[:, 0]
-        order = torch.cat([things, stuff])
-        boxes = location.boxes[-1][picture] if location.boxes else class_probs.new_zeros(len(labels), 0)
-        return Candidates(
-            masks=at_least_float32(masks[-1][0]),
-            mask_index=order,
-            class_probs=class_probs[order],
-            category_ids=self.category_ids[labels[order]],
-            is_thing=is_thing[order],
-            boxes=boxes[things],
-        )
-
-    def _stuff_candidates(self, tokens: MaskTokens) -> Candidates:
-        """Return all stuff classes, each with its own query."""
-        logits, masks = self.stuff_mask_decoder(*tokens, self._num_mask_layers)
-        class_probs = at_least_float32(logits[-1][0]).sigmoid()
-        labels = torch.arange(len(class_probs), device=self.device)
-        return Candidates(
-            masks=at_least_float32(masks[-1][0]),
-            mask_index=labels,
-            class_probs=class_probs,
-            category_ids=self.category_ids[self.categories.num_things + labels],
-            is_thing=torch.zeros_like(labels, dtype=torch.bool),
-            boxes=class_probs.new_zeros(0, 4),
-        )
-
-    @property
-    def _num_mask_layers(self) -> int:
-        return self.inference_options.num_mask_layers
-
-    def _mask_tokens(self, memory: Tensor, levels: FeatureLevels, picture: int) -> MaskTokens:
-        """Return one picture's tokens (1, S', D) of the levels that masks are made of, and these levels' sizes."""
-        tokens = levels.picture_tokens(memory, picture, NUM_MASK_LEVELS)
-        return tokens, levels.sizes[picture][:NUM_MASK_LEVELS]
+    def _mask_tokens(self, memory: Tensor, levels: FeatureLevels, pictures: Sequence[int]) -> MaskTokens:
+        """Return what the masks of some pictures of equal sizes are made of."""
+        tokens = levels.picture_tokens(memory, pictures, NUM_MASK_LEVELS)
+        return MaskTokens(tokens, levels.sizes[pictures[0]][:NUM_MASK_LEVELS])
 
     def load_state_dict(
         self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False

@@ -48,8 +48,8 @@ class HandModel(nn.Module):
         self.location_decoder.class_heads = nn.ModuleList([nn.Linear(self.dim, self.classes)])
         self.location_decoder.forward = self.decode
 
-    def normalize(self, image):
-        return image
+    def preprocess(self, batched_inputs):
+        return [example["image"] for example in batched_inputs]
 
     def extract_levels(self, images):
         features = self.backbone(torch.stack(images))
@@ -63,10 +63,10 @@ class HandModel(nn.Module):
     def decode(self, memory, levels):
         return self.location_decoder.class_heads[0](memory[:, : self.queries])
 
-    def collect_candidates(self, memory, levels, location, picture):
+    def collect_candidates(self, memory, levels, location):
         tokens = memory.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         masks = F.scaled_dot_product_attention(tokens[:, :, : self.queries], tokens, tokens)
-        return SimpleNamespace(masks=masks, class_probs=location.softmax(-1))
+        return [SimpleNamespace(masks=masks, class_probs=location.softmax(-1))]
 
 
 def test_flops_of_a_model_counted_by_hand():

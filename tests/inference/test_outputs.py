@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from panoptic_segformer.data.categories import Categories
+from panoptic_segformer.inference.candidates import Candidates
 from panoptic_segformer.inference.merging import MergeOptions
-from panoptic_segformer.inference.outputs import Candidates, Outputs, picture_results, semantic_result
+from panoptic_segformer.inference.outputs import Outputs, picture_results, semantic_result
 
 OPTIONS = MergeOptions(0.5, 0.25, 0.4, 0.2, 1.0, 2.0)
 SIZE = (8, 8)

@@ -26,7 +26,7 @@ def test_each_picture_keeps_its_own_tokens(first, second):
     assert (padding is not None) == (first != second)
     for index, own in enumerate([first, second]):
         area = sum(height * width for height, width in own)
-        tokens = levels.picture_tokens(levels.tokens(), index, 2)
+        tokens = levels.picture_tokens(levels.tokens(), [index], 2)
         assert tokens.shape == (1, area, DIM)
         assert tokens.eq(index + 1).all()
         if padding is not None:
@@ -43,7 +43,7 @@ def test_positions_and_references_are_those_of_the_picture_alone(first, second):
         sine_position_encoding(alone), sine_position_encoding(both), first, strict=True
     ):
         assert torch.equal(single[0], batched[0, :, :height, :width])
-    own = both.picture_tokens(both.reference_points(), 0, 2)
+    own = both.picture_tokens(both.reference_points(), [0], 2)
     assert torch.equal(own, alone.reference_points())
     # A point of the picture lies at the same cell of the level, whatever the padding.
     shapes = torch.tensor(both.shapes).flip(-1)

@@ -102,11 +102,11 @@ class _Network(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return masks and class probabilities for an image (3, H, W), values 0 to 255."""
-        levels = self.model.extract_levels([self.model.normalize(image)])
+        levels = self.model.extract_levels(self.model.preprocess([{"image": image}]))
         memory = self.model.encoder(levels)
         decoder = self.model.location_decoder
         location = None if decoder is None else decoder(memory, levels)
-        candidates = self.model.collect_candidates(memory, levels, location, 0)
+        (candidates,) = self.model.collect_candidates(memory, levels, location)
         return candidates.masks, candidates.class_probs
 
 

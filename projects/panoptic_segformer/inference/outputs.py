@@ -7,8 +7,6 @@ Shape legend: N candidates (things first), n distinct masks, h, w mask size, H0,
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +16,10 @@ from torch.nn import functional as F
 from torchvision.ops import box_convert, clip_boxes_to_image
 
 from ..data.categories import Categories
+from .candidates import Candidates
 from .merging import MergeOptions, UpsampledMasks, merge_masks, upper_score_bounds, upsample_masks
 
 __all__ = [
-    "Candidates",
     "InferenceOptions",
     "Outputs",
     "instance_result",
@@ -55,53 +53,6 @@ class InferenceOptions:
     num_mask_layers: int
     merging: MergeOptions
     outputs: Outputs
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Everything that may become a segment of one picture.
-
-    Attributes:
-        masks: (n, h, w) ReLU masks of the picture's own area.
-        mask_index: (N,) which mask is a candidate's.
-        class_probs: (N,) in [0, 1].
-        category_ids: (N,) contiguous ids of the dataset's metadata.
-        is_thing: (N,) bool; things come first.
-        boxes: (number of things, C) in [0, 1] of the picture: (cx, cy, w, h), or fewer coordinates where the model
-            knows no boxes; they are taken from the masks then.
-    """
-
-    masks: Tensor
-    mask_index: Tensor
-    class_probs: Tensor
-    category_ids: Tensor
-    is_thing: Tensor
-    boxes: Tensor
-
-    @classmethod
-    def joined(cls, parts: Sequence[Candidates]) -> Candidates:
-        """Return the candidates of all parts; only the first one may have things."""
-        starts = [0, *itertools.accumulate(len(part.masks) for part in parts)]
-        return cls(
-            torch.cat([part.masks for part in parts]),
-            torch.cat([part.mask_index + start for part, start in zip(parts, starts, strict=False)]),
-            torch.cat([part.class_probs for part in parts]),
-            torch.cat([part.category_ids for part in parts]),
-            torch.cat([part.is_thing for part in parts]),
-            parts[0].boxes,
-        )
-
-    def select(self, keep: Tensor) -> Candidates:
-        """Return the candidates at keep: (N,) bool, with the masks that they need."""
-        mask_index, renumbered = self.mask_index[keep].unique(return_inverse=True)
-        return Candidates(
-            self.masks[mask_index],
-            renumbered,
-            self.class_probs[keep],
-            self.category_ids[keep],
-            self.is_thing[keep],
-            self.boxes[keep[: len(self.boxes)]],
-        )
 
 
 def picture_results(

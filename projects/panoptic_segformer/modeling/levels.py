@@ -71,23 +71,34 @@ class FeatureLevels:
         like = self.size_tensor
         return [torch.arange(length, dtype=like.dtype, device=like.device) for length in self.shapes[level]]
 
-    def picture_tokens(self, memory: Tensor, picture: int, num_levels: int) -> Tensor:
-        """Return the tokens of one picture's own area in its finest levels.
+    def same_sizes(self) -> list[list[int]]:
+        """Return the pictures in groups of equal sizes in all levels."""
+        groups: dict[tuple[Size, ...], list[int]] = {}
+        for picture, sizes in enumerate(self.sizes):
+            groups.setdefault(tuple(sizes), []).append(picture)
+        return list(groups.values())
+
+    def picture_tokens(self, memory: Tensor, pictures: Sequence[int], num_levels: int) -> Tensor:
+        """Return the tokens of some pictures' own area in their finest levels.
 
         Args:
             memory: (B, S, D) tokens of the whole batch.
-            picture: index in the batch.
+            pictures: indices in the batch, G pictures of equal sizes.
             num_levels: how many levels, finest first.
-        Returns: (1, S', D), S' = sum of the picture's own level areas.
+        Returns: (G, S', D), S' = sum of a picture's own level areas.
         """
-        lengths = [height * width for height, width in self.shapes]
-        levels = memory[picture].split(lengths)[:num_levels]
+        own_sizes = self.sizes[pictures[0]][:num_levels]
+        shapes = self.shapes[:num_levels]
+        memory = memory[:, : sum(height * width for height, width in shapes)]
+        if len(pictures) < len(self.sizes):
+            memory = memory[list(pictures)]
+        if own_sizes == shapes:
+            return memory
         tokens = []
-        for level, shape, (height, width) in zip(levels, self.shapes, self.sizes[picture], strict=False):
-            if shape != (height, width):
-                level = level.unflatten(0, shape)[:height, :width].flatten(0, 1)
-            tokens.append(level)
-        return torch.cat(tokens)[None]
+        levels = memory.split([height * width for height, width in shapes], dim=1)
+        for level, shape, (height, width) in zip(levels, shapes, own_sizes, strict=True):
+            tokens.append(level.unflatten(1, shape)[:, :height, :width].flatten(1, 2))
+        return torch.cat(tokens, dim=1)
 
 
 def pad_levels(pictures: Sequence[list[Tensor]]) -> FeatureLevels:

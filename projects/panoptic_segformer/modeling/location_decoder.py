@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -61,6 +62,15 @@ class LocationOutput:
     queries: Tensor
     class_logits: list[Tensor]
     boxes: list[Tensor]
+
+    def of_pictures(self, pictures: Sequence[int]) -> LocationOutput:
+        """Return what the decoder says of some pictures of the batch."""
+        pictures = list(pictures)
+        return LocationOutput(
+            self.queries[pictures],
+            [logits[pictures] for logits in self.class_logits],
+            [boxes[pictures] for boxes in self.boxes],
+        )
 
 
 class LocationDecoderLayer(nn.Module):
