@@ -31,7 +31,15 @@ from ..writing import whole_file
 if TYPE_CHECKING:
     from ..data.categories import Categories
 
-__all__ = ["PICTURE_SUFFIXES", "input_files", "load_predictor", "output_files", "predict_files", "write_picture"]
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "check_device",
+    "input_files",
+    "load_predictor",
+    "output_files",
+    "predict_files",
+    "write_picture",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -113,14 +121,19 @@ def load_predictor(cfg: CfgNode) -> DefaultPredictor:
     is_local = "://" not in weights
     if is_local and not Path(weights).is_file():
         raise FileNotFoundError(f"weights {weights!r} do not exist: give the file or address of a checkpoint")
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but torch finds no GPU that it can use: choose cpu")
+    check_device(cfg)
     try:
         return DefaultPredictor(cfg)
     except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError):
         if is_local:
             read_own_checkpoint(weights)  # If it is the file's fault, this says in plain words what is wrong with it.
         raise
+
+
+def check_device(cfg: CfgNode) -> None:
+    """Raise ValueError if a config asks for a GPU that is not there."""
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but torch finds no GPU that it can use: choose cpu")
 
 
 def predict_files(

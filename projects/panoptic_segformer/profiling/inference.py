@@ -67,11 +67,11 @@ def time_inference(model: nn.Module, batch: PictureBatch, amp: bool = False) -> 
     Returns: seconds by the names of `STAGES`, "rest" and "total"; the model's list of results.
     """
     stopwatch = Stopwatch(model.device)
-    with measured_parts(model, STAGES, stopwatch), torch.autocast(model.device.type, enabled=amp):
-        with stopwatch.measure("total"):
-            with stopwatch.measure("preprocess"):
-                examples = batch.examples()
-            results = model(examples)
+    autocast = torch.autocast(model.device.type, enabled=amp)
+    with measured_parts(model, STAGES, stopwatch), autocast, stopwatch.measure("total"):
+        with stopwatch.measure("preprocess"):
+            examples = batch.examples()
+        results = model(examples)
     seconds = {name: stopwatch.seconds[name] for name in STAGES.values()}
     total = stopwatch.seconds["total"]
     return Run({**seconds, REST: total - sum(seconds.values()), "total": total}, results)

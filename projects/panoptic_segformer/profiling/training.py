@@ -82,11 +82,11 @@ def time_training_step(
     device = model.device
     stopwatch = Stopwatch(device)
     scaler = torch.amp.GradScaler(device.type, LOSS_SCALE, enabled=amp and device.type == "cuda")
-    with stopwatch.measure("total"):
-        with measured_parts(model.criterion, LOSSES, stopwatch), torch.autocast(device.type, enabled=amp):
-            with stopwatch.measure("forward"):
-                losses = model(examples)
-                loss = sum(losses.values())
+    autocast = torch.autocast(device.type, enabled=amp)
+    with measured_parts(model.criterion, LOSSES, stopwatch), stopwatch.measure("total"):
+        with autocast, stopwatch.measure("forward"):
+            losses = model(examples)
+            loss = sum(losses.values())
         with stopwatch.measure("backward"):
             scaler.scale(loss).backward()
         with stopwatch.measure("optimizer"):
