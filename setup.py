@@ -74,7 +74,8 @@ def why_no_cuda() -> tuple[str, str] | None:
 
 def make_extension() -> cpp_extension.CppExtension:
     """Describe the extension's sources and flags."""
-    sources = ["csrc/ms_deform_attn.cpp", "csrc/cpu/ms_deform_attn.cpp", "csrc/cpu/kernels.cpp"]
+    sources = [f"csrc/{name}.cpp" for name in ("ms_deform_attn", "mask_merging")]
+    sources += [f"csrc/cpu/{name}.cpp" for name in ("ms_deform_attn", "mask_merging", "kernels")]
     flags = {"cxx": ["-std=c++20", "-O3", "-g0", "-Wall", STABLE_ABI]}
     kind = cpp_extension.CppExtension
     if wants_cuda() and why_no_cuda() is None:

@@ -9,28 +9,10 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
-#include <sstream>
-#include <string>
-
 namespace panoptic_segformer {
 namespace {
 
-// Beyond it float32 can't tell a level's columns apart.
-constexpr int64_t kMaxSide = int64_t(1) << 24;
-
-Sizes sizes_of(const Tensor& tensor) {
-  return {tensor.sizes().begin(), tensor.sizes().end()};
-}
-
-std::string show(const Sizes& sizes) {
-  std::ostringstream text;
-  text << '[';
-  for (size_t i = 0; i < sizes.size(); ++i) {
-    text << (i ? ", " : "") << sizes[i];
-  }
-  text << ']';
-  return text.str();
-}
+using panoptic_segformer::show;  // Beside those of this file.
 
 std::string show(const std::vector<Level>& levels) {
   std::ostringstream text;

@@ -10,23 +10,17 @@
 // [B, Q, M, L, P, 2] and attention_logits [B, Q, M, L, P].
 #pragma once
 
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
+#include "tensors.h"
+
 #include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Exception.h>
 #include <torch/headeronly/util/Half.h>
 
-#include <cstdint>
 #include <type_traits>
-#include <vector>
 
 namespace panoptic_segformer {
 
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using Sizes = std::vector<int64_t>;
 
 struct Level {
   int64_t height;

@@ -13,11 +13,12 @@ from torch.nn import functional as F
 from torchvision.ops import box_convert
 
 from golden import CASES, Golden
-from panoptic_segformer.inference.merging import upsample_masks
+from panoptic_segformer.inference.merging import score_candidates
 from panoptic_segformer.inference.outputs import instance_result, panoptic_result
 from panoptic_segformer.modeling.levels import FeatureLevels
-from panoptic_segformer.modeling.mask_decoder import NUM_MASK_LEVELS
+from panoptic_segformer.modeling.mask_attention import NUM_MASK_LEVELS
 from panoptic_segformer.modeling.position_encoding import sine_position_encoding
+from panoptic_segformer.ops import mask_statistics
 
 RUNS = ["eval1", "evalodd"]
 
@@ -141,17 +142,18 @@ class Recorder:
                 for name, block in zip(names, decoder.blocks, strict=False)
             ]
             decoder.train()
-            decoder(*arguments)
+            decoded = decoder(*arguments)
+            for attention in decoded if prefix == "th0" else decoded[1]:
+                attention.fusion(attention.q, attention.k, attention.sizes)  # all queries at once, for the hook
             decoder.eval()
             for hook in hooks:
                 hook.remove()
 
     def record_fusion(self, prefix, name, fusion, arguments, masks) -> None:
-        logits, sizes = arguments
-        parts, areas = [], [height * width for height, width in sizes]
-        for index, (level, mixer, size) in enumerate(
-            zip(logits.split(areas, -1), fusion.head_mixers, sizes, strict=True), start=1
-        ):
+        q, k, sizes = arguments
+        logits = (q @ k.transpose(-1, -2)).split([height * width for height, width in sizes], -1)
+        parts = []
+        for index, (level, mixer, size) in enumerate(zip(logits, fusion.head_mixers, sizes, strict=True), start=1):
             heads_last = level.permute(0, 2, 3, 1)
             self.found[f"{prefix}.attn_logit_l{index}.{name}"] = heads_last[:, :4]
             mixed = F.relu(mixer(heads_last)).permute(0, 1, 3, 2)
@@ -166,27 +168,26 @@ class Recorder:
         model, found = self.model, self.found
         options = model.inference_options.merging
         (candidates,) = model.collect_candidates(memory, levels, location)
-        masks = upsample_masks(candidates.masks, size, options.mask_threshold)
-        index = candidates.mask_index
-        found["pp0.mask_lowres"] = candidates.masks[index]
+        areas, sums = mask_statistics(candidates.masks, size, options.mask_threshold)
+        found["pp0.mask_lowres"] = candidates.masks
         found["pp0.stuff_score"] = candidates.class_probs[100:]
-        found["pp0.seg_scores"] = masks.means[index]
-        scores = candidates.class_probs * masks.means[index] ** 2
+        found["pp0.seg_scores"] = sums / (areas + 1)
+        scores = score_candidates(candidates.class_probs, candidates.masks, size, options)
         order = scores.argsort(descending=True)
         found["pp0.sort_index"], found["pp0.scores_sorted"] = order, scores[order]
         found["pp0.labels_sorted"] = candidates.category_ids[order]
-        found["pp0.mask_area_sorted"] = masks.inside[index][order].sum((1, 2))
+        found["pp0.mask_area_sorted"] = areas[order]
         upsampled = F.interpolate(candidates.masks[None], size, mode="bilinear", align_corners=False)[0]
-        found["pp0.mask_up_sorted_first"] = upsampled[index[order[:3]]]
-        found["pp0.mask_up_mean_sorted"] = upsampled.double().mean((1, 2))[index[order]]
+        found["pp0.mask_up_sorted_first"] = upsampled[order[:3]]
+        found["pp0.mask_up_mean_sorted"] = upsampled.double().mean((1, 2))[order]
         scale = torch.tensor([size[1], size[0]] * 2)
         boxes = (box_convert(candidates.boxes, "cxcywh", "xyxy").clamp(0, 1) * scale).to(scores)
         found["pp0.det_bboxes"] = torch.cat([boxes, candidates.class_probs[:100, None]], 1)
-        instances = instance_result(candidates, masks, scores)
+        instances = instance_result(candidates, scores, size, options.mask_threshold)
         found["pp0.inst_bbox"] = torch.cat([instances.pred_boxes.tensor, instances.scores[:, None]], 1)
         found["pp0.inst_label"] = instances.pred_classes
         found["pp0.inst_area"] = instances.pred_masks.sum((1, 2))
-        found["panoptic"] = panoptic_result(candidates, masks, scores, options)
+        found["panoptic"] = panoptic_result(candidates, scores, size, options)
 
 
 def original_size(golden: Golden, run: str) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 // The kernels, compiled for each instruction set, and the choice of one.
 #include "kernels.h"
+#include "mask_merging.h"
 
 #include <cstdlib>
 #include <cstring>
@@ -75,6 +76,18 @@ const Kernels<T, L>& kernels() {
   return baseline::kKernels<T, L>;
 }
 
+template <typename T>
+const MaskKernels<T>& mask_kernels() {
+#if defined(__x86_64__)
+  if (use_avx2()) {
+    return avx2::kMaskKernels<T>;
+  }
+#endif
+  return baseline::kMaskKernels<T>;
+}
+
+template const MaskKernels<double>& mask_kernels();
+template const MaskKernels<float>& mask_kernels();
 template const Kernels<double, double>& kernels();
 template const Kernels<float, float>& kernels();
 template const Kernels<Half, Half>& kernels();

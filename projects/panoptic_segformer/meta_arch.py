@@ -29,7 +29,8 @@ from .inference.outputs import InferenceOptions, picture_results
 from .modeling.encoder import Encoder
 from .modeling.levels import FeatureLevels, pad_levels
 from .modeling.location_decoder import Location, LocationDecoder, LocationOutput
-from .modeling.mask_decoder import NUM_MASK_LEVELS, ClassifyingMaskDecoder, StuffMaskDecoder, ThingMaskDecoder
+from .modeling.mask_attention import NUM_MASK_LEVELS
+from .modeling.mask_decoder import ClassifyingMaskDecoder, StuffMaskDecoder, ThingMaskDecoder
 from .modeling.neck import Neck
 from .training.criterion import Criterion, SegmentCounts
 from .training.targets import PictureTargets
@@ -192,12 +193,12 @@ class PanopticSegFormer(nn.Module):
         """Return the losses of things that the location decoder classifies."""
         with self._without_autocast():
             losses, selected = self.criterion.location_losses(location, targets, counts)
-        masks = [
+        maps = [
             self.thing_mask_decoder(queries[match.queries][None], tokens.memory, tokens.sizes)
             for queries, match, tokens in zip(location.queries, selected, pictures, strict=True)
         ]
         with self._without_autocast():
-            return losses | self.criterion.thing_mask_losses(masks, location, selected, targets, counts)
+            return losses | self.criterion.thing_mask_losses(maps, location, selected, targets, counts)
 
     def _classified_losses(
         self,
@@ -211,7 +212,7 @@ class PanopticSegFormer(nn.Module):
             self.classifying_mask_decoder(queries[None], tokens.memory, tokens.sizes)
             for queries, tokens in zip(location.queries, pictures, strict=True)
         ]
-        class_logits, masks = zip(*decoded, strict=True)
+        class_logits, maps = zip(*decoded, strict=True)
         if self.is_joint:
             kind, share = "joint", 1.0
             segments = [target.joined(self.categories.num_things) for target in targets]
@@ -219,16 +220,16 @@ class PanopticSegFormer(nn.Module):
             kind, share = "thing", counts.thing_share
             segments = [target.things for target in targets]
         with self._without_autocast():
-            return self.criterion.classified_losses(kind, location, class_logits, masks, segments, share)
+            return self.criterion.classified_losses(kind, location, class_logits, maps, segments, share)
 
     def _stuff_losses(
         self, pictures: list[MaskTokens], targets: list[PictureTargets], counts: SegmentCounts
     ) -> dict[str, Tensor]:
         """Return the losses of the stuff queries."""
         decoded = [self.stuff_mask_decoder(tokens.memory, tokens.sizes) for tokens in pictures]
-        class_logits, masks = zip(*decoded, strict=True)
+        class_logits, maps = zip(*decoded, strict=True)
         with self._without_autocast():
-            return self.criterion.stuff_losses(class_logits, masks, targets, counts)
+            return self.criterion.stuff_losses(class_logits, maps, targets, counts)
 
     def _without_autocast(self) -> torch.autocast:
         """Matching and losses are taken in full precision: masks are unbounded, and sums over them overflow half."""

@@ -104,7 +104,10 @@ def test_changed_header_is_compiled_where_ninja_is_absent(project):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", ["ms_deform_attn.cpp", "cpu/ms_deform_attn.cpp", "cpu/kernels.cpp"])
+@pytest.mark.parametrize(
+    "source",
+    ["ms_deform_attn.cpp", "mask_merging.cpp", "cpu/ms_deform_attn.cpp", "cpu/mask_merging.cpp", "cpu/kernels.cpp"],
+)
 def test_cpu_sources_compile_without_warnings(source, tmp_path):
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:

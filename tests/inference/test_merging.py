@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from panoptic_segformer.inference import merging
-from panoptic_segformer.inference.merging import MergeOptions, merge_masks, upper_score_bounds, upsample_masks
+from panoptic_segformer.inference.merging import MergeOptions, merge_masks, score_candidates, upper_score_bounds
 
 OPTIONS = MergeOptions(
     mask_threshold=0.5,
@@ -45,9 +44,12 @@ def test_merge_equals_the_plain_loop(data, number, height, width):
     steps = data.draw(st.permutations(range(12)))[:number]  # distinct: equal scores have no order
     scores = np.array([step / 12 for step in steps], np.float32)
     is_thing = data.draw(npst.arrays(bool, number))
-    order = torch.arange(number).flip(0)  # masks may lie in any order
     segment_ids, kept, areas = merge_masks(
-        torch.from_numpy(inside)[order], order, torch.from_numpy(scores), torch.from_numpy(is_thing), OPTIONS
+        torch.from_numpy(inside).float(),
+        torch.from_numpy(scores),
+        torch.from_numpy(is_thing),
+        (height, width),
+        OPTIONS,
     )
     expected_ids, expected_kept = merge_slowly(inside, scores, is_thing)
     assert segment_ids.dtype == torch.int32
@@ -64,31 +66,19 @@ def test_merge_equals_the_plain_loop(data, number, height, width):
 def test_score_bound_holds_at_every_size(masks, size):
     masks = torch.from_numpy(masks)
     probs = torch.tensor([0.2, 0.6, 1.0])
-    upsampled = upsample_masks(masks, size, OPTIONS.mask_threshold)
-    scores = probs * upsampled.means**2
+    scores = score_candidates(probs, masks, size, OPTIONS)
     assert bool((scores <= upper_score_bounds(probs, masks, OPTIONS)).all())
 
 
 def test_score_is_the_mean_inside_with_one_more_pixel():
     mask = torch.tensor([[[0.0, 0.6], [1.0, 1.2]]])
-    upsampled = upsample_masks(mask, (2, 2), 0.5)
-    assert upsampled.inside.tolist() == [[[False, True], [True, True]]]
-    assert upsampled.means.item() == pytest.approx((0.6 + 1.0 + 1.2) / 4)
-
-
-def test_upsampling_in_chunks_changes_nothing(monkeypatch):
-    masks = torch.rand(7, 5, 6, generator=torch.Generator().manual_seed(0))
-    whole = upsample_masks(masks, (19, 23), 0.5)
-    monkeypatch.setattr(merging, "PIXELS_PER_CHUNK", 2 * 19 * 23)
-    parts = upsample_masks(masks, (19, 23), 0.5)
-    assert torch.equal(whole.inside, parts.inside)
-    assert torch.equal(whole.means, parts.means)
+    score = score_candidates(torch.tensor([0.5]), mask, (2, 2), OPTIONS)
+    assert score.item() == pytest.approx(0.5 * ((0.6 + 1.0 + 1.2) / 4) ** 2)
 
 
 def test_no_masks_give_an_empty_map():
-    upsampled = upsample_masks(torch.zeros(0, 3, 3), (4, 5), 0.5)
-    nothing = torch.zeros(0, dtype=torch.int64)
-    segment_ids, kept, areas = merge_masks(upsampled.inside, nothing, nothing.float(), nothing.bool(), OPTIONS)
+    nothing = torch.zeros(0)
+    segment_ids, kept, areas = merge_masks(torch.zeros(0, 3, 3), nothing, nothing.bool(), (4, 5), OPTIONS)
     assert segment_ids.shape == (4, 5)
     assert not segment_ids.any()
     assert len(kept) == len(areas) == 0

@@ -27,12 +27,11 @@ CATEGORIES = Categories(
 @pytest.fixture
 def candidates() -> Candidates:
     """A cat on the left, the same mask as a dog, an empty thing, and grass everywhere on the right."""
-    masks = torch.zeros(3, 8, 8)
-    masks[0, :, :4] = 1.0
-    masks[2, :, 4:] = 0.9
+    masks = torch.zeros(4, 8, 8)
+    masks[:2, :, :4] = 1.0
+    masks[3, :, 4:] = 0.9
     return Candidates(
         masks=masks,
-        mask_index=torch.tensor([0, 0, 1, 2]),
         class_probs=torch.tensor([0.9, 0.4, 0.8, 0.7]),
         category_ids=torch.tensor([0, 3, 3, 1]),
         is_thing=torch.tensor([True, True, True, False]),
@@ -81,14 +80,7 @@ def test_semantic_result_of_the_separated_form_has_things_in_channel_0(candidate
 
 
 def test_no_survivor_gives_void(candidates):
-    weak = Candidates(
-        candidates.masks * 0.4,
-        candidates.mask_index,
-        candidates.class_probs,
-        candidates.category_ids,
-        candidates.is_thing,
-        candidates.boxes,
-    )
+    weak = dataclasses.replace(candidates, masks=candidates.masks * 0.4)
     segment_ids, segments_info = picture_results(weak, SIZE, CATEGORIES, OPTIONS, Outputs(True, True, False))[
         "panoptic_seg"
     ]
@@ -98,14 +90,13 @@ def test_no_survivor_gives_void(candidates):
 
 def test_candidates_of_one_stuff_class_become_one_segment(candidates):
     twice = Candidates(
-        masks=torch.cat([candidates.masks, torch.ones(1, 8, 8)]),
-        mask_index=torch.tensor([0, 2, 3]),
+        masks=torch.cat([candidates.masks[[0, 3]], torch.ones(1, 8, 8)]),
         class_probs=torch.tensor([0.9, 0.7, 0.3]),
         category_ids=torch.tensor([0, 1, 1]),
         is_thing=torch.tensor([True, False, False]),
         boxes=candidates.boxes[:1],
     )
-    twice.masks[2, :4] = 0
+    twice.masks[1, :4] = 0
     by_class = MergeOptions(0.5, 0.25, 1.0, 1.0, 1.0, 0.0)
     segment_ids, segments_info = picture_results(twice, SIZE, CATEGORIES, by_class, Outputs(True, False, False))[
         "panoptic_seg"
@@ -145,6 +136,6 @@ def test_results_are_traced(candidates, panoptic):
 def test_joined_parts_keep_their_masks(candidates):
     things, stuff = (candidates.select(candidates.is_thing == kind) for kind in (True, False))
     joined = Candidates.joined([things, stuff])
-    assert torch.equal(joined.masks[joined.mask_index], candidates.masks[candidates.mask_index])
+    assert torch.equal(joined.masks, candidates.masks)
     assert torch.equal(joined.category_ids, candidates.category_ids)
     assert torch.equal(joined.boxes, candidates.boxes)

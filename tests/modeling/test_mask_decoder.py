@@ -6,12 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from panoptic_segformer.modeling.mask_decoder import (
-    ClassifyingMaskDecoder,
-    MaskFusion,
-    StuffMaskDecoder,
-    ThingMaskDecoder,
-)
+from panoptic_segformer.modeling.mask_attention import QUERIES_PER_PART, MaskAttention, MaskFusion
+from panoptic_segformer.modeling.mask_decoder import ClassifyingMaskDecoder, StuffMaskDecoder, ThingMaskDecoder
 
 SIZES = [(8, 12), (4, 6), (2, 3)]
 TOKENS = sum(height * width for height, width in SIZES)
@@ -25,14 +21,15 @@ def seed():
 
 def test_fusing_before_upsampling_equals_upsampling_first():
     fusion = MaskFusion(4).double()
-    logits = torch.randn(2, 4, 3, TOKENS, dtype=torch.float64)
+    q, k = torch.randn(2, 4, 3, 8).double(), torch.randn(2, 4, TOKENS, 8).double()
+    logits = q @ k.transpose(-1, -2)
     parts = []
     for level, mixer, size in zip(logits.split([h * w for h, w in SIZES], -1), fusion.head_mixers, SIZES, strict=True):
         mixed = F.relu(mixer(level.permute(0, 2, 3, 1)))  # (B, N, Hl*Wl, M)
         mixed = mixed.permute(0, 1, 3, 2).unflatten(-1, size).flatten(0, 1)
         parts.append(F.interpolate(mixed, SIZES[0], mode="bilinear", align_corners=False))
     fused = fusion.fuse(torch.cat(parts, 1).permute(0, 2, 3, 1))[..., 0].relu()
-    assert torch.allclose(fusion(logits, SIZES), fused.unflatten(0, (2, 3)), atol=1e-12)
+    assert torch.allclose(fusion(q, k, SIZES), fused.unflatten(0, (2, 3)), atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["thing", "stuff"])
@@ -51,7 +48,7 @@ def test_inference_equals_training_without_intermediate_masks(kind):
         assert torch.allclose(trained[0][-1], inferred[0][-1], atol=1e-5)
         trained, inferred = trained[1], inferred[1]
     assert (len(trained), len(inferred)) == (3, 1)
-    assert torch.allclose(trained[-1], inferred[0], atol=1e-5)
+    assert torch.allclose(trained[-1].masks(), inferred[0].masks(), atol=1e-5)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 9])
@@ -71,19 +68,44 @@ def test_fewer_layers_give_what_training_sees_there(kind, layers):
         assert torch.allclose(trained[0][min(last, 1)], inferred[0][-1], atol=1e-5)
         trained, inferred = trained[1], inferred[1]
     assert len(inferred) == 1
-    assert torch.allclose(trained[last], inferred[0], atol=1e-5)
+    assert torch.allclose(trained[last].masks(), inferred[0].masks(), atol=1e-5)
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_no_query_gives_no_mask(training):
     decoder = ThingMaskDecoder(num_classes=3, **OPTIONS).train(training)
-    masks = decoder(torch.zeros(1, 0, 16), torch.randn(1, TOKENS, 16), SIZES)
-    assert all(mask.shape == (1, 0, *SIZES[0]) for mask in masks)
+    maps = decoder(torch.zeros(1, 0, 16), torch.randn(1, TOKENS, 16), SIZES)
+    assert all(attention.masks().shape == (1, 0, *SIZES[0]) for attention in maps)
+
+
+def test_masks_of_some_queries_are_rows_of_all():
+    attention = MaskAttention(16, 4).double()
+    number = 2 * QUERIES_PER_PART + 3
+    queries, memory = torch.randn(2, number, 16).double(), torch.randn(2, TOKENS, 16).double()
+    with torch.no_grad():
+        attention_map = attention(queries, memory, SIZES)
+        every = attention_map.masks()
+    rows = torch.tensor([number - 1, 0, QUERIES_PER_PART])
+    assert every.shape == (2, number, *SIZES[0])
+    assert every.std() > 0
+    assert torch.allclose(attention_map.masks(rows), every[:, rows], atol=1e-12)
+
+
+def test_reading_equals_attention_by_the_map():
+    decoder = ThingMaskDecoder(num_classes=3, **OPTIONS).double()
+    attention = decoder.blocks[0].cross_attention
+    queries, memory = torch.randn(2, 5, 16).double(), torch.randn(2, TOKENS, 16).double()
+    attention_map = attention(queries, memory, SIZES)
+    v = attention.v(memory).unflatten(-1, (4, 4)).transpose(1, 2)
+    weights = (attention_map.q @ attention_map.k.transpose(-1, -2)).softmax(-1)
+    expected = attention.proj((weights @ v).transpose(1, 2).flatten(2))
+    assert torch.allclose(attention.read(attention_map, memory), expected, atol=1e-12)
 
 
 def test_thing_queries_do_not_see_each_other():
     decoder = ThingMaskDecoder(num_classes=3, **OPTIONS).eval()
     queries, memory = torch.randn(1, 5, 16), torch.randn(1, TOKENS, 16)
     with torch.no_grad():
-        together, alone = decoder(queries, memory, SIZES)[0], decoder(queries[:, 2:3], memory, SIZES)[0]
+        together = decoder(queries, memory, SIZES)[0].masks()
+        alone = decoder(queries[:, 2:3], memory, SIZES)[0].masks()
     assert torch.allclose(together[:, 2:3], alone, atol=1e-5)

@@ -1,19 +1,17 @@
 """What may become a segment: queries with a class, a mask and, for things, a box.
 
 Paper, section 3.6. Pictures of one size are decoded together.
-Shape legend: G pictures of one size, N candidates of one of them (things first), n distinct masks, h, w mask size,
-D model width, Q queries, C coordinates, S' tokens of the levels that masks are made of.
+Shape legend: G pictures of one size, N candidates of one of them (things first), h, w mask size, D model width,
+C coordinates, S' tokens of the levels that masks are made of.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from ..modeling.levels import Size
 from ..modeling.location_decoder import LocationOutput
@@ -41,8 +39,7 @@ class Candidates:
     """Everything that may become a segment of one picture.
 
     Attributes:
-        masks: (n, h, w) ReLU masks of the picture's own area.
-        mask_index: (N,) which mask is a candidate's.
+        masks: (N, h, w) ReLU masks of the picture's own area.
         class_probs: (N,) in [0, 1].
         category_ids: (N,) contiguous ids of the dataset's metadata.
         is_thing: (N,) bool; things come first.
@@ -51,7 +48,6 @@ class Candidates:
     """
 
     masks: Tensor
-    mask_index: Tensor
     class_probs: Tensor
     category_ids: Tensor
     is_thing: Tensor
@@ -60,10 +56,8 @@ class Candidates:
     @classmethod
     def joined(cls, parts: Sequence[Candidates]) -> Candidates:
         """Return the candidates of all parts; only the first one may have things."""
-        starts = [0, *itertools.accumulate(len(part.masks) for part in parts)]
         return cls(
             torch.cat([part.masks for part in parts]),
-            torch.cat([part.mask_index + start for part, start in zip(parts, starts, strict=False)]),
             torch.cat([part.class_probs for part in parts]),
             torch.cat([part.category_ids for part in parts]),
             torch.cat([part.is_thing for part in parts]),
@@ -71,11 +65,9 @@ class Candidates:
         )
 
     def select(self, keep: Tensor) -> Candidates:
-        """Return the candidates at keep: (N,) bool, with the masks that they need."""
-        mask_index, renumbered = self.mask_index[keep].unique(return_inverse=True)
+        """Return the candidates at keep: (N,) bool."""
         return Candidates(
-            self.masks[mask_index],
-            renumbered,
+            self.masks[keep],
             self.class_probs[keep],
             self.category_ids[keep],
             self.is_thing[keep],
@@ -104,22 +96,15 @@ def thing_candidates(
     probs = at_least_float32(location.class_logits[-1]).sigmoid()
     num_classes = probs.shape[-1]
     probs, pairs = probs.flatten(1).topk(min(number, probs[0].numel()))
-    pair_queries, labels = pairs // num_classes, pairs % num_classes
-    # A query may be chosen with several classes; its mask is decoded once.
-    chosen = [own.unique(return_inverse=True) for own in pair_queries]
-    # Thing queries don't see one another, so those that fill up the shorter rows change nothing.
-    queries = pad_sequence([own[index] for own, (index, _) in zip(location.queries, chosen, strict=True)], True)
-    masks = at_least_float32(decoder(queries, tokens.memory, tokens.sizes, num_layers)[-1])
+    # A query that is chosen with several classes comes several times, so that sizes do not depend on what was found.
+    index, labels = (pairs // num_classes)[..., None], pairs % num_classes
+    queries = location.queries.take_along_dim(index, dim=1)
+    boxes = location.boxes[-1].take_along_dim(index, dim=1)
+    masks = at_least_float32(decoder(queries, tokens.memory, tokens.sizes, num_layers)[-1].masks())
+    is_thing = torch.ones_like(labels[0], dtype=torch.bool)
     return [
-        Candidates(
-            masks=masks[picture, : len(index)],
-            mask_index=mask_index,
-            class_probs=probs[picture],
-            category_ids=category_ids[labels[picture]],
-            is_thing=torch.ones_like(mask_index, dtype=torch.bool),
-            boxes=location.boxes[-1][picture, pair_queries[picture]],
-        )
-        for picture, (index, mask_index) in enumerate(chosen)
+        Candidates(own_masks, own_probs, category_ids[own_labels], is_thing, own_boxes)
+        for own_masks, own_probs, own_labels, own_boxes in zip(masks, probs, labels, boxes, strict=True)
     ]
 
 
@@ -141,8 +126,8 @@ def classified_candidates(
         num_things: how many of them are of things.
         num_layers: as `MaskDecoder.decode` takes it.
     """
-    logits, masks = decoder(location.queries, tokens.memory, tokens.sizes, num_layers)
-    masks = at_least_float32(masks[-1])
+    logits, maps = decoder(location.queries, tokens.memory, tokens.sizes, num_layers)
+    masks = at_least_float32(maps[-1].masks())
     class_probs, labels = at_least_float32(logits[-1]).sigmoid().max(dim=-1)
     boxes = location.boxes[-1] if location.boxes else class_probs.new_zeros(*class_probs.shape, 0)
     candidates = []
@@ -152,8 +137,7 @@ def classified_candidates(
         order = torch.cat([things, stuff])
         candidates.append(
             Candidates(
-                masks=masks[picture],
-                mask_index=order,
+                masks=masks[picture, order],
                 class_probs=class_probs[picture, order],
                 category_ids=category_ids[own_labels[order]],
                 is_thing=is_thing[order],
@@ -174,17 +158,10 @@ def stuff_candidates(
         category_ids: (K_st,) contiguous ids of the classes.
         num_layers: as `MaskDecoder.decode` takes it.
     """
-    logits, masks = decoder(tokens.memory, tokens.sizes, num_layers)
-    masks, class_probs = at_least_float32(masks[-1]), at_least_float32(logits[-1]).sigmoid()
-    labels = torch.arange(len(category_ids), device=category_ids.device)
+    logits, maps = decoder(tokens.memory, tokens.sizes, num_layers)
+    masks, class_probs = at_least_float32(maps[-1].masks()), at_least_float32(logits[-1]).sigmoid()
+    is_thing = torch.zeros_like(category_ids, dtype=torch.bool)
     return [
-        Candidates(
-            masks=own_masks,
-            mask_index=labels,
-            class_probs=own_probs,
-            category_ids=category_ids,
-            is_thing=torch.zeros_like(labels, dtype=torch.bool),
-            boxes=own_probs.new_zeros(0, 4),
-        )
+        Candidates(own_masks, own_probs, category_ids, is_thing, boxes=own_probs.new_zeros(0, 4))
         for own_masks, own_probs in zip(masks, class_probs, strict=True)
     ]

@@ -1,7 +1,8 @@
 """Mask-wise merging: the masks of all queries to one segment map.
 
-Paper, section 3.6, algorithm 1, as the released code computes it. Masks are unbounded ReLU values.
-Shape legend: N candidates, n masks (several candidates may share one), h, w mask size, H0, W0 size of the result.
+Paper, section 3.6, algorithm 1, as the released code computes it. Masks are unbounded ReLU values. They stay as small
+as the network makes them: nothing of the result's size is held per candidate.
+Shape legend: N candidates, h, w mask size, H0, W0 size of the result.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-__all__ = ["MergeOptions", "UpsampledMasks", "merge_masks", "upper_score_bounds", "upsample_masks"]
+from ..ops import mask_statistics, paint_masks
 
-# Upsampled pixels that are held in float at a time; 2^26 of them are 256 MiB.
-PIXELS_PER_CHUNK = 2**26
+__all__ = ["MergeOptions", "merge_masks", "score_candidates", "upper_score_bounds"]
 
 
 @dataclass(frozen=True)
@@ -30,19 +29,6 @@ class MergeOptions:
     mask_exponent: float
 
 
-@dataclass(frozen=True)
-class UpsampledMasks:
-    """Masks at the size of the result.
-
-    Attributes:
-        inside: (n, H0, W0) bool.
-        means: (n,) mean mask value inside, over one pixel more than there are (may exceed 1).
-    """
-
-    inside: Tensor
-    means: Tensor
-
-
 def upper_score_bounds(class_probs: Tensor, masks: Tensor, options: MergeOptions) -> Tensor:
     """Return what the score (N,) of candidates can't exceed, from their low-resolution masks (N, h, w).
 
@@ -54,32 +40,34 @@ def upper_score_bounds(class_probs: Tensor, masks: Tensor, options: MergeOptions
     return torch.where(peaks > options.mask_threshold, bounds, 0.0)
 
 
-def upsample_masks(masks: Tensor, size: tuple[int, int], threshold: float) -> UpsampledMasks:
-    """Bring masks (n, h, w) to size (H0, W0), a few at a time so that memory does not grow with n floats."""
-    step = max(1, PIXELS_PER_CHUNK // (size[0] * size[1]))
-    inside = masks.new_empty((len(masks), *size), dtype=torch.bool)
-    means = masks.new_empty(len(masks))
-    for start in range(0, len(masks), step):
-        part = slice(start, start + step)
-        values = F.interpolate(masks[None, part], size, mode="bilinear", align_corners=False)[0]
-        torch.gt(values, threshold, out=inside[part])
-        values.mul_(inside[part])
-        means[part] = values.sum((1, 2)) / (inside[part].sum((1, 2)) + 1)
-    return UpsampledMasks(inside, means)
+def score_candidates(class_probs: Tensor, masks: Tensor, size: tuple[int, int], options: MergeOptions) -> Tensor:
+    """Return the confidence (N,) of candidates: class probability times mean mask value inside, with the exponents.
+
+    Args:
+        class_probs: (N,) in [0, 1].
+        masks: (N, h, w).
+        size: (H0, W0), where masks are compared with the threshold.
+        options: threshold and exponents.
+    Returns: (N,); masks are unbounded, so it may exceed 1. An empty mask scores 0, whatever the exponent.
+    """
+    areas, sums = mask_statistics(masks, size, options.mask_threshold)
+    means = sums / (areas + 1)  # one pixel more than there are, as the released code has it
+    scores = class_probs**options.class_exponent * means**options.mask_exponent
+    return torch.where(areas > 0, scores, 0.0)
 
 
 def merge_masks(
-    inside: Tensor, mask_index: Tensor, scores: Tensor, is_thing: Tensor, options: MergeOptions
+    masks: Tensor, scores: Tensor, is_thing: Tensor, size: tuple[int, int], options: MergeOptions
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Paint the candidates, best first, on what is still free.
 
     A candidate is dropped if its score is too low, its mask empty, or too large a share of it taken already.
 
     Args:
-        inside: (n, H0, W0) bool.
-        mask_index: (N,) which mask is a candidate's.
+        masks: (N, h, w).
         scores: (N,) confidence.
         is_thing: (N,) bool.
+        size: (H0, W0).
         options: the thresholds.
     Returns: segment ids (H0, W0) int32, 0 = void; the kept candidates (n,) int64 in painting order, the k-th of
         them has id k + 1; their visible areas (n,) int64.
@@ -87,18 +75,5 @@ def merge_masks(
     order = scores.argsort(descending=True)
     order = order[scores[order] >= options.score_threshold]
     limits = torch.where(is_thing[order], options.thing_overlap_threshold, options.stuff_overlap_threshold)
-    segment_ids = inside.new_zeros(inside.shape[1:], dtype=torch.int32)
-    number = segment_ids.new_zeros(())
-    kept = torch.zeros_like(order, dtype=torch.bool)
-    areas = torch.zeros_like(order)
-    # One transfer for all rows; in the loop a GPU waits for nothing, since decisions stay tensors.
-    for position, row in enumerate(mask_index[order].tolist()):
-        mask = inside[row]
-        free = mask & (segment_ids == 0)
-        area, visible = mask.sum(), free.sum()
-        keep = (visible > 0) & ((area - visible) / area <= limits[position])
-        number += keep
-        segment_ids = torch.where(free & keep, number, segment_ids)
-        kept[position] = keep
-        areas[position] = visible
+    segment_ids, kept, areas = paint_masks(masks, order, limits, size, options.mask_threshold)
     return segment_ids, order[kept], areas[kept]

@@ -1,8 +1,8 @@
 """Results of one picture in Detectron2's formats: panoptic, instances, semantic.
 
-Only what the asked-for results need is computed: candidates that can't survive merging are dropped while their masks
-are small, and a mask that several candidates share is upsampled once.
-Shape legend: N candidates (things first), n distinct masks, h, w mask size, H0, W0 size of the result, K classes.
+Only what the asked-for results need is computed, and candidates that can't survive merging are dropped while their
+masks are small.
+Shape legend: N candidates (things first), h, w mask size, H0, W0 size of the result, K classes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from torchvision.ops import box_convert, clip_boxes_to_image
 
 from ..data.categories import Categories
+from ..ops import masks_above
 from .candidates import Candidates
-from .merging import MergeOptions, UpsampledMasks, merge_masks, upper_score_bounds, upsample_masks
+from .merging import MergeOptions, merge_masks, score_candidates, upper_score_bounds
 
 __all__ = [
     "InferenceOptions",
@@ -75,36 +76,28 @@ def picture_results(
     results: dict[str, object] = {}
     if outputs.semantic:
         results["sem_seg"] = semantic_result(candidates, size, categories)
-    bounds = upper_score_bounds(candidates.class_probs, candidates.masks[candidates.mask_index], options)
+    bounds = upper_score_bounds(candidates.class_probs, candidates.masks, options)
     may_survive = bounds >= options.score_threshold
     needed = may_survive if outputs.panoptic else torch.zeros_like(may_survive)
     if outputs.instances:
         needed = needed | candidates.is_thing  # instance AP counts low scores as well
     candidates = candidates.select(needed)
-    masks = upsample_masks(candidates.masks, size, options.mask_threshold)
-    mask_scores = masks.means[candidates.mask_index]
-    scores = candidates.class_probs**options.class_exponent * mask_scores**options.mask_exponent
-    scores = torch.where(mask_scores > 0, scores, 0.0)  # an empty mask scores 0 whatever the exponent
+    scores = score_candidates(candidates.class_probs, candidates.masks, size, options)
     if outputs.panoptic:
-        results["panoptic_seg"] = panoptic_result(candidates, masks, scores, options)
+        results["panoptic_seg"] = panoptic_result(candidates, scores, size, options)
     if outputs.instances:
-        results["instances"] = instance_result(candidates, masks, scores)
+        results["instances"] = instance_result(candidates, scores, size, options.mask_threshold)
     return results
 
 
 def panoptic_result(
-    candidates: Candidates, masks: UpsampledMasks, scores: Tensor, options: MergeOptions
+    candidates: Candidates, scores: Tensor, size: tuple[int, int], options: MergeOptions
 ) -> tuple[Tensor, list[dict[str, object]]]:
     """Return segment ids (H0, W0) int32 and one record per segment, best first.
 
     Candidates of one stuff class become one segment: queries of a joint set may share a class.
     """
-    alive = scores >= options.score_threshold
-    index = alive.nonzero()[:, 0]
-    segment_ids, kept, areas = merge_masks(
-        masks.inside, candidates.mask_index[index], scores[index], candidates.is_thing[index], options
-    )
-    kept = index[kept]
+    segment_ids, kept, areas = merge_masks(candidates.masks, scores, candidates.is_thing, size, options)
     columns = (candidates.category_ids[kept], candidates.is_thing[kept], scores[kept], areas)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     segments_info: list[dict[str, object]] = []
@@ -127,13 +120,12 @@ def panoptic_result(
     return segment_ids, segments_info
 
 
-def instance_result(candidates: Candidates, masks: UpsampledMasks, scores: Tensor) -> Instances:
+def instance_result(candidates: Candidates, scores: Tensor, size: tuple[int, int], mask_threshold: float) -> Instances:
     """Return all things with box, mask before overlaps are resolved, class and score, best first."""
-    size = tuple(masks.inside.shape[1:])
     scores = scores[: len(candidates.boxes)]
     order = scores.argsort(descending=True)
     instances = Instances(size)
-    instances.pred_masks = masks.inside[candidates.mask_index[order]]
+    instances.pred_masks = masks_above(candidates.masks[order], size, mask_threshold)
     if candidates.boxes.shape[-1] == 4:
         height, width = size
         scale = candidates.boxes.new_tensor([width, height, width, height])
@@ -157,7 +149,7 @@ def semantic_result(candidates: Candidates, size: tuple[int, int], categories: C
     if len(channels) < categories.num_things + categories.num_stuff:
         ids = torch.where(candidates.is_thing, 0, ids)
         channels = {0, *categories.stuff_ids}
-    evidence = candidates.class_probs[:, None, None] * candidates.masks[candidates.mask_index].clamp(max=1)
+    evidence = candidates.class_probs[:, None, None] * candidates.masks.clamp(max=1)
     scores = evidence.new_zeros((max(channels) + 1, *evidence.shape[1:]))
     scores.scatter_reduce_(0, ids[:, None, None].expand_as(evidence), evidence, "amax")
     return F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]

@@ -23,7 +23,7 @@ EXTENSION = "panoptic_segformer._C"
 BUILD_FAILURE_FILE = Path(__file__).parents[1] / "_build_failure.txt"
 REBUILD = "pip install --no-build-isolation -e ."
 # An extension without it was built before this Python code was written.
-NEWEST_OPERATOR = "ms_deform_attn_fused"
+NEWEST_OPERATOR = "paint_masks"
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """What torch needs to know of the compiled operators beside their kernels: fake kernels, autograd, autocast.
 
-C++ (folder csrc) registers the schemas and the kernels. They are two operators, each with its backward:
+C++ (folder csrc) registers the schemas and the kernels. Those of attention are two operators, each with its backward:
 
     name(Tensor value, SymInt[] spatial_shapes, *samples) -> Tensor
     name_backward(Tensor grad_output, Tensor value, SymInt[] spatial_shapes, *samples, bool deterministic) -> gradients
 
 where spatial_shapes is h0, w0, h1, w1, ... and samples are all other tensors, for whose every element and those of
-value there is a gradient.
+value there is a gradient. Those of mask merging have neither gradients nor autocast, see mask_merging.py.
 """
 
 from __future__ import annotations
@@ -66,6 +66,27 @@ def _refuse_second_order(name: str, ctx: Any, *grads: Tensor) -> None:
     raise RuntimeError(f"{name} has gradients of first order only: call it without create_graph=True")
 
 
+def _fake_statistics(masks: Tensor, size: Sequence[int], threshold: float) -> tuple[Tensor, Tensor]:
+    """Give the shapes of areas and sums, for tracing."""
+    return masks.new_empty(masks.shape[0], dtype=torch.int64), masks.new_empty(masks.shape[0])
+
+
+def _fake_above(masks: Tensor, size: Sequence[int], threshold: float) -> Tensor:
+    """Give the shape of masks at the size of the result, for tracing."""
+    return masks.new_empty((masks.shape[0], *size), dtype=torch.bool)
+
+
+def _fake_paint(
+    masks: Tensor, rows: Tensor, limits: Tensor, size: Sequence[int], threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the shapes of segment ids, kept candidates and areas, for tracing."""
+    kept = masks.new_empty(rows.shape, dtype=torch.bool)
+    return masks.new_empty(size, dtype=torch.int32), kept, masks.new_empty(rows.shape, dtype=torch.int64)
+
+
+MASK_FAKES = {"mask_statistics": _fake_statistics, "masks_above": _fake_above, "paint_masks": _fake_paint}
+
+
 def _register(library: torch.library.Library, name: str) -> None:
     """Give a compiled operator its fake kernels, autograd and autocast."""
     forward = f"panoptic_segformer::{name}"
@@ -82,3 +103,5 @@ if is_loaded():
     _library = torch.library.Library("panoptic_segformer", "IMPL")  # Registrations live as long as it does.
     for _name in DEFINITIONS:
         _register(_library, _name)
+    for _name, _fake in MASK_FAKES.items():
+        torch.library.register_fake(f"panoptic_segformer::{_name}", _fake)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..modeling.location_decoder import LocationOutput
+from ..modeling.mask_attention import AttentionMap
 from ..modeling.precision import at_least_float32
 from .losses import classification_loss, dice_losses, giou_loss
 from .matcher import Match, Matcher
@@ -118,7 +119,7 @@ class Criterion:
 
     def thing_mask_losses(
         self,
-        masks: Sequence[list[Tensor]],
+        maps: Sequence[list[AttentionMap]],
         output: LocationOutput,
         selected: Sequence[Match],
         targets: Sequence[PictureTargets],
@@ -127,7 +128,7 @@ class Criterion:
         """Return the mask losses of things.
 
         Args:
-            masks: per picture the thing mask decoder's masks (1, T, H1, W1) of the selected queries, final one last.
+            maps: per picture the thing mask decoder's maps of the T selected queries, final one last.
             output: the location decoder's output.
             selected: per picture the match that selected the queries.
             targets: per picture the truth.
@@ -137,17 +138,16 @@ class Criterion:
         for i, target in enumerate(targets):
             queries = selected[i].queries
             match = self.matcher.match_with_masks(
-                output.class_logits[-1][i][queries], output.boxes[-1][i][queries], masks[i][-1][0], target.things
+                output.class_logits[-1][i][queries], output.boxes[-1][i][queries], _final_masks(maps[i]), target.things
             )
-            chosen = [mask[0][match.queries] for mask in masks[i]]
-            sums.append(_dice_sums(chosen, target.things.masks[match.targets]))
+            sums.append(_dice_sums(maps[i], match.queries, target.things.masks[match.targets]))
         scale = self.weights.mask * counts.thing_share / counts.things
         return _mask_losses("thing", torch.stack(sums).sum(0) * scale)
 
     def stuff_losses(
         self,
         class_logits: Sequence[list[Tensor]],
-        masks: Sequence[list[Tensor]],
+        maps: Sequence[list[AttentionMap]],
         targets: Sequence[PictureTargets],
         counts: SegmentCounts,
     ) -> dict[str, Tensor]:
@@ -158,16 +158,16 @@ class Criterion:
 
         Args:
             class_logits: per picture the presence logits (1, K_st) of every block.
-            masks: per picture the masks (1, K_st, H1, W1), final one last.
+            maps: per picture the stuff mask decoder's maps, final one last.
             targets: per picture the truth.
             counts: the normalisers.
         """
         presence, dice = [], []
-        for logits, mask, target in zip(class_logits, masks, targets, strict=True):
+        for logits, own_maps, target in zip(class_logits, maps, targets, strict=True):
             truth = torch.zeros_like(logits[0][0], dtype=torch.float32)
             truth[target.stuff.classes] = 1
             presence.append(torch.stack([_presence_loss(x[0], truth) for x in logits]))
-            dice.append(_dice_sums([m[0][target.stuff.classes] for m in mask], target.stuff.masks))
+            dice.append(_dice_sums(own_maps, target.stuff.classes, target.stuff.masks))
         scale = counts.stuff_share / counts.stuff
         presence_losses = torch.stack(presence).sum(0) * (self.weights.stuff_class * scale)
         losses = {f"loss_class_stuff_{block}": loss for block, loss in enumerate(presence_losses)}
@@ -178,7 +178,7 @@ class Criterion:
         kind: str,
         output: LocationOutput,
         class_logits: Sequence[list[Tensor]],
-        masks: Sequence[list[Tensor]],
+        maps: Sequence[list[AttentionMap]],
         targets: Sequence[SegmentTargets],
         share: float = 1.0,
     ) -> dict[str, Tensor]:
@@ -188,14 +188,14 @@ class Criterion:
             kind: what the segments are, for the names.
             output: the location decoder's output.
             class_logits: per picture the class logits (1, Q, K) of every block.
-            masks: per picture the masks (1, Q, H1, W1), final one last.
+            maps: per picture the mask decoder's maps of all queries, final one last.
             targets: per picture the segments that the queries shall find.
             share: weight of all of them, the share of these segments among all that are learned.
         """
         boxes = output.boxes[-1] if output.boxes else [None] * len(targets)
         matches = [
-            self.matcher.match_with_masks(logits[-1][0], box, mask[-1][0], target)
-            for logits, box, mask, target in zip(class_logits, boxes, masks, targets, strict=True)
+            self.matcher.match_with_masks(logits[-1][0], box, _final_masks(own_maps), target)
+            for logits, box, own_maps, target in zip(class_logits, boxes, maps, targets, strict=True)
         ]
         matched = list(zip(targets, matches, strict=True))
         number = sum(len(match.queries) for match in matches)
@@ -207,8 +207,8 @@ class Criterion:
             total = sum(_class_loss(class_logits[i][block][0], *pair) for i, pair in enumerate(matched))
             losses[f"loss_class_{kind}_{block}"] = total * (self.weights.thing_class * scale)
         sums = [
-            _dice_sums([m[0][match.queries] for m in mask], target.masks[match.targets])
-            for mask, (target, match) in zip(masks, matched, strict=True)
+            _dice_sums(own_maps, match.queries, target.masks[match.targets])
+            for own_maps, (target, match) in zip(maps, matched, strict=True)
         ]
         return losses | _mask_losses(kind, torch.stack(sums).sum(0) * (self.weights.mask * scale))
 
@@ -235,18 +235,24 @@ def _presence_loss(logits: Tensor, truth: Tensor) -> Tensor:
     return classification_loss(logits, truth.to(logits))
 
 
-def _dice_sums(masks: list[Tensor], targets: Tensor) -> Tensor:
-    """Return the summed dice losses, one per decoder output, of masks (N, H1, W1) and targets (N, H, W)."""
-    size = tuple(MASK_TARGET_SCALE * side for side in masks[0].shape[-2:])
-    masks = [at_least_float32(mask) for mask in masks]
-    truth = resize_masks(targets, size, masks[0].dtype)
+@torch.no_grad()
+def _final_masks(maps: Sequence[AttentionMap]) -> Tensor:
+    """Return the masks (N, H1, W1) that one picture's queries are matched by."""
+    return maps[-1].masks()[0]
+
+
+def _dice_sums(maps: Sequence[AttentionMap], queries: Tensor, targets: Tensor) -> Tensor:
+    """Return the summed dice losses, one per layer, of some queries' (N,) masks and their targets (N, H, W)."""
+    layers = [at_least_float32(attention.masks(queries)[0]) for attention in maps]
+    size = tuple(MASK_TARGET_SCALE * side for side in layers[0].shape[-2:])
+    truth = resize_masks(targets, size, layers[0].dtype)
     sums = []
-    for mask in masks:
-        if len(mask):
-            mask = F.interpolate(mask[None], size, mode="bilinear", align_corners=False)[0]
-            sums.append(dice_losses(mask, truth).sum())
+    for masks in layers:
+        if len(masks):
+            masks = F.interpolate(masks[None], size, mode="bilinear", align_corners=False)[0]
+            sums.append(dice_losses(masks, truth).sum())
         else:
-            sums.append(mask.sum())  # zero, but all ranks keep the same graph
+            sums.append(masks.sum())  # zero, but all ranks keep the same graph
     return torch.stack(sums)
 
 
