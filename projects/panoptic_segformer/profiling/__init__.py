@@ -1,21 +1,5 @@
-"""How long a model takes and how much memory, stage by stage, in inference and in training."""
+"""How long a model takes and how much memory, stage by stage, in inference and in training.
 
-from .inference import PictureBatch, profile_inference, time_inference
-from .memory import MemoryUnknownError, in_fresh_process, peak_memory
-from .stages import Profile, Run, repeat
-from .training import profile_training, time_training_step, training_examples
-
-__all__ = [
-    "MemoryUnknownError",
-    "PictureBatch",
-    "Profile",
-    "Run",
-    "in_fresh_process",
-    "peak_memory",
-    "profile_inference",
-    "profile_training",
-    "repeat",
-    "time_inference",
-    "time_training_step",
-    "training_examples",
-]
+`inference` and `training` time a model, `memory` measures peaks, `report` is what `panseg benchmark` prints. Nothing is
+imported here: memory of the operator alone is measured without Detectron2.
+"""

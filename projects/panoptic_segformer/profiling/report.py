@@ -35,6 +35,7 @@ class BatchReport:
         profile: the times.
         peak_bytes: peak memory of one run, beyond what is in use between runs; None where it is not known.
         peak_unknown: why it is not known.
+        state_bytes: what the optimizer keeps between runs; 0 in inference.
         segments: found in the picture; None in training, and where panoptic results are switched off.
     """
 
@@ -42,6 +43,7 @@ class BatchReport:
     profile: Profile
     peak_bytes: int | None
     peak_unknown: str
+    state_bytes: int
     segments: int | None
 
 
@@ -66,7 +68,7 @@ def benchmark(
     reports = []
     for number in batches:
         reports.append(_measure(subject, number, runs, warm_up))
-        yield _format(reports[-1], setting.train)
+        yield _format(reports[-1], setting)
     if len(reports) > 1:
         yield _compare(reports)
     if json_file is not None:
@@ -84,7 +86,7 @@ def _measure(subject: Subject, number: int, runs: int, warm_up: int) -> BatchRep
         ) from error
     except MemoryUnknownError as error:
         peak, unknown = None, str(error)
-    return BatchReport(number, profile, peak, unknown, _count_segments(profile.results))
+    return BatchReport(number, profile, peak, unknown, subject.state_bytes(), _count_segments(profile.results))
 
 
 def _measure_peak(subject: Subject, number: int) -> int:
@@ -147,9 +149,9 @@ def _size(size: Sequence[int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _format(report: BatchReport, train: bool) -> str:
+def _format(report: BatchReport, setting: Setting) -> str:
     """Return the table of one batch size."""
-    profile = report.profile
+    profile, train = report.profile, setting.train
     low, high = ("p10", "p90") if profile.has_percentiles else ("least", "greatest")
     total = profile.median("total")
     rows = []
@@ -165,16 +167,13 @@ def _format(report: BatchReport, train: bool) -> str:
         colalign=["left", *["right"] * 4],
     )
     what = "training step" if train else "inference"
-    lines = [f"{_rate(report):.3g} pictures per second; the first run took {profile.first_seconds:.3g} s"]
+    first = "the first run, with compilation, took" if setting.compiled else "the first run took"
+    lines = [f"{_rate(report):.3g} pictures per second; {first} {profile.first_seconds:.3g} s"]
     if report.segments is not None:
         lines.append(f"segments found: {report.segments}")
-    lines.append(f"peak memory beyond {_kept(train)}: {_peak(report)}")
+    kept = f"weights and optimizer state ({report.state_bytes / MEGA:,.1f} MB)" if train else "weights"
+    lines.append(f"peak memory beyond {kept}: {_peak(report)}")
     return f"### {what}, batch of {report.number}\n\n{table}\n\n" + "\n".join(f"- {line}" for line in lines)
-
-
-def _kept(train: bool) -> str:
-    """Name what stays in memory between runs."""
-    return "weights and optimizer state" if train else "weights"
 
 
 def _milliseconds(seconds: float) -> str:
@@ -216,6 +215,7 @@ def _write(path: Path, setting: Setting, facts: dict[str, str], reports: Sequenc
                 "first_seconds": report.profile.first_seconds,
                 "peak_bytes": report.peak_bytes,
                 "peak_unknown": report.peak_unknown,
+                "state_bytes": report.state_bytes,
                 "segments": report.segments,
             }
             for report in reports

@@ -107,6 +107,13 @@ class Subject:
         batch = PictureBatch(self.picture, setting.size, number)
         return lambda: time_inference(self.model, batch, setting.amp)
 
+    def state_bytes(self) -> int:
+        """Return how much the optimizer keeps between steps; 0 in inference."""
+        if not self.setting.train:
+            return 0
+        states = self.optimizer.state.values()
+        return sum(value.nbytes for state in states for value in state.values() if isinstance(value, torch.Tensor))
+
     def truth(self) -> str:
         """Say how many segments a training example has that the model learns."""
         example = training_examples(self.model.categories, self.setting.size, 1)[0]

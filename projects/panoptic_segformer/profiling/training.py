@@ -21,9 +21,18 @@ from .stages import Profile, Run, Stopwatch, measured_parts, repeat
 
 __all__ = ["STAGES", "profile_training", "time_training_step", "training_examples"]
 
-STAGES = ("forward", "losses", "backward", "optimizer")
-# Methods of the criterion: matching, masks at the rows that were matched, and losses.
-LOSSES = dict.fromkeys(("location_losses", "thing_mask_losses", "classified_losses", "stuff_losses"), "losses")
+# Attributes of the model and what they are called here, in the order of the data flow. Masks are made where a loss
+# asks for them, so their decoders can't be told from matching and losses.
+STAGES = {
+    "preprocess": "preprocess",
+    "backbone": "backbone",
+    "neck": "neck",
+    "encoder": "encoder",
+    "location_decoder": "location decoder",
+    "compute_losses": "mask decoders and losses",
+}
+# The rest is what no stage has: putting levels together, and bringing the truth to the device.
+BEHIND = ("rest", "backward", "optimizer", "total")
 # Loss scales that overflow skip the optimizer's step, which would make a run too short.
 LOSS_SCALE = 1.0
 
@@ -77,14 +86,13 @@ def time_training_step(
         optimizer: of its parameters.
         examples: the batch.
         amp: whether forward and losses run under torch.autocast in its default dtype for the device.
-    Returns: seconds by the names of `STAGES` and "total"; the losses by name.
+    Returns: seconds by the names of `STAGES`, "rest", "backward", "optimizer" and "total"; the losses by name.
     """
     device = model.device
     stopwatch = Stopwatch(device)
     scaler = torch.amp.GradScaler(device.type, LOSS_SCALE, enabled=amp and device.type == "cuda")
-    autocast = torch.autocast(device.type, enabled=amp)
-    with measured_parts(model.criterion, LOSSES, stopwatch), stopwatch.measure("total"):
-        with autocast, stopwatch.measure("forward"):
+    with measured_parts(model, STAGES, stopwatch), stopwatch.measure("total"):
+        with torch.autocast(device.type, enabled=amp), stopwatch.measure("forward"):
             losses = model(examples)
             loss = sum(losses.values())
         with stopwatch.measure("backward"):
@@ -93,9 +101,10 @@ def time_training_step(
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
-    seconds = dict(stopwatch.seconds)
-    seconds["forward"] -= seconds["losses"]
-    return Run({name: seconds[name] for name in (*STAGES, "total")}, {k: v.detach() for k, v in losses.items()})
+    seconds = {name: stopwatch.seconds[name] for name in STAGES.values()}
+    measured = {**stopwatch.seconds, "rest": stopwatch.seconds["forward"] - sum(seconds.values())}
+    detached = {name: value.detach() for name, value in losses.items()}
+    return Run(seconds | {name: measured[name] for name in BEHIND}, detached)
 
 
 def profile_training(
