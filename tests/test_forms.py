@@ -106,6 +106,22 @@ def test_variant_predicts_valid_results(build, name, layers):
             assert len(result["instances"]) > 0
 
 
+@pytest.mark.parametrize("name", ["joint", "location_layers_6"])
+def test_activation_checkpointing_changes_neither_losses_nor_gradients(build, name):
+    found = []
+    for recomputes in ("False", "True"):
+        model, examples = build({**VARIANTS[name], "ACTIVATION_CHECKPOINTING": recomputes})
+        torch.manual_seed(1)  # of dropout
+        losses = model.train()(examples)
+        sum(losses.values()).backward()
+        found.append((losses, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+    (losses, gradients), (losses_again, gradients_again) = found
+    assert torch.equal(torch.stack(list(losses.values())), torch.stack(list(losses_again.values())))
+    assert gradients.keys() == gradients_again.keys()
+    for parameter, gradient in gradients.items():
+        assert torch.allclose(gradients_again[parameter], gradient, rtol=1e-4, atol=1e-6), parameter
+
+
 def test_losses_of_the_joint_form_are_named_by_layer(build):
     model, examples = build({**JOINT, "MASK_DECODER.NUM_JOINT_BLOCKS": "2"})
     losses = model.train()(examples)

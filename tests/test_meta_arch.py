@@ -103,6 +103,13 @@ def test_batch_of_two_sizes_equals_single_runs(golden, golden_model):
         assert torch.allclose(single["instances"].scores, batched["instances"].scores, atol=1e-3)
 
 
+def test_results_come_in_the_order_of_the_batch(golden, golden_model):
+    first, second = golden.image("eval2", 0), golden.image("eval2", 1)
+    images = [first, second, first.flip(-1)]  # the first and the last are decoded together
+    for image, batched in zip(images, run(golden_model, *images), strict=True):
+        assert equal_pixels(run(golden_model, image)[0], batched) >= 0.999
+
+
 def test_other_pictures_content_has_no_effect(golden, golden_model):
     small, large = golden.image("eval2", 1), golden.image("eval2", 0)
     first = run(golden_model, small, large)[0]

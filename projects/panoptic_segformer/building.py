@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Iterator, Mapping
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
@@ -17,9 +18,11 @@ from .data.datasets import register_datasets
 from .inference.merging import MergeOptions
 from .inference.outputs import InferenceOptions, Outputs
 from .modeling.encoder import Encoder
+from .modeling.frozen_norm import fold_frozen_norms
 from .modeling.location_decoder import Location, LocationDecoder
 from .modeling.mask_decoder import ClassifyingMaskDecoder, StuffMaskDecoder, ThingMaskDecoder
 from .modeling.neck import Neck
+from .modeling.recomputation import recompute_backbone, recompute_layers
 from .training.criterion import Criterion, LossWeights
 from .training.matcher import Matcher
 
@@ -38,15 +41,20 @@ def build_parts(cfg: CfgNode) -> dict[str, object]:
     _check(node)
     categories = _categories(cfg)
     backbone = build_backbone(cfg)
+    fold_frozen_norms(backbone)
     shapes = backbone.output_shape()
+    encoder = Encoder(**_deformable_sizes(node), num_layers=node.ENCODER.NUM_LAYERS, num_points=node.ENCODER.NUM_POINTS)
+    decoders = _decoders(node, categories)
+    if node.ACTIVATION_CHECKPOINTING:
+        recompute_backbone(backbone)
+        recompute_layers(encoder.layers)
+        recompute_layers(_layers(decoders))
     return {
         "backbone": backbone,
         "in_features": node.IN_FEATURES,
         "neck": Neck([shapes[name].channels for name in node.IN_FEATURES], node.EMBED_DIM),
-        "encoder": Encoder(
-            **_deformable_sizes(node), num_layers=node.ENCODER.NUM_LAYERS, num_points=node.ENCODER.NUM_POINTS
-        ),
-        **_decoders(node, categories),
+        "encoder": encoder,
+        **decoders,
         "criterion": _criterion(node),
         "inference_options": _inference_options(node),
         "location": Location(node.LOCATION_DECODER.LOCATION),
@@ -91,6 +99,15 @@ def _decoders(node: CfgNode, categories: Categories) -> dict[str, nn.Module | No
         "classifying_mask_decoder": classifying,
         "stuff_mask_decoder": stuff,
     }
+
+
+def _layers(decoders: Mapping[str, nn.Module | None]) -> Iterator[nn.Module]:
+    """Yield the layers and blocks of the decoders that there are."""
+    for decoder in decoders.values():
+        if isinstance(decoder, LocationDecoder):
+            yield from decoder.layers
+        elif decoder is not None:
+            yield from decoder.blocks
 
 
 def _location_decoder(node: CfgNode, num_classes: int) -> LocationDecoder:

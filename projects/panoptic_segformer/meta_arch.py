@@ -149,7 +149,10 @@ class PanopticSegFormer(nn.Module):
             positions.setdefault(image.shape[-2:], []).append(position)
         pictures: list[list[Tensor]] = [[] for _ in images]
         for same_size in positions.values():
-            features = self.backbone(torch.stack([images[position] for position in same_size]))
+            batch = torch.stack([images[position] for position in same_size])
+            if batch.device.type == "cpu":  # torch pools and normalises channels last several times as fast there
+                batch = batch.contiguous(memory_format=torch.channels_last)
+            features = self.backbone(batch)
             levels = self.neck([features[name] for name in self.in_features])
             if len(positions) == 1:
                 sizes = [(level.shape[-2], level.shape[-1]) for level in levels]

@@ -15,6 +15,10 @@ from .position_encoding import sine_position_encoding
 
 __all__ = ["Encoder", "xavier_initialize"]
 
+# Tokens that go through the feed-forward network at a time on a CPU: what lies between its layers stays in the caches.
+# All at once take a third longer and 80 MB more at 800x1216.
+TOKENS_PER_PART = 1024
+
 
 def xavier_initialize(module: nn.Module) -> None:
     """Draw every matrix of a module from Xavier's uniform distribution; deformable attention keeps its own start."""
@@ -40,6 +44,15 @@ class EncoderLayer(nn.Module):
     def forward(self, tokens: Tensor, positions: Tensor, reference: Tensor, levels: FeatureLevels) -> Tensor:
         """Map tokens: (B, S, D) to the same shape; positions likewise, reference as DeformableAttention's."""
         attended = self.self_attention(tokens + positions, reference, tokens, levels)
+        if tokens.device.type != "cpu" or torch.compiler.is_compiling():
+            return self._refine(tokens, attended)
+        parts = zip(
+            tokens.flatten(0, 1).split(TOKENS_PER_PART), attended.flatten(0, 1).split(TOKENS_PER_PART), strict=True
+        )
+        return torch.cat([self._refine(*part) for part in parts]).view_as(tokens)
+
+    def _refine(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        """Do everything that tokens (..., D) go through on their own, after what they have read (..., D)."""
         tokens = self.norm1(tokens + self.dropout(attended))
         return self.norm2(tokens + self.feed_forward(tokens))
 
