@@ -27,6 +27,8 @@ __all__ = ["MemoryUnknownError", "in_fresh_process", "peak_memory"]
 TRIM_THRESHOLD, MAPPING_THRESHOLD = -1, -3
 OWN_MAPPING_BYTES = 64 * 1024
 FORGET_PEAK = "5"
+# Where Linux tells about the process itself.
+PROCESS_FACTS = Path("/proc/self")
 
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
@@ -55,7 +57,7 @@ def peak_memory(call: Callable[[], Result], device: torch.device) -> tuple[int, 
         return torch.cuda.max_memory_allocated(device) - before, result
     before = _resident_bytes("VmRSS")
     try:
-        Path("/proc/self/clear_refs").write_text(FORGET_PEAK, encoding="ascii")
+        (PROCESS_FACTS / "clear_refs").write_text(FORGET_PEAK, encoding="ascii")
     except OSError as error:
         raise MemoryUnknownError(f"needs Linux with a writable /proc/self/clear_refs ({error})") from error
     result = call()
@@ -95,7 +97,7 @@ def _call_with_exact_memory(
 def _resident_bytes(field: str) -> int:
     """Read VmRSS (now) or VmHWM (the most so far)."""
     try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
+        status = (PROCESS_FACTS / "status").read_text(encoding="ascii")
     except OSError as error:
         raise MemoryUnknownError(f"needs Linux with /proc/self/status ({error})") from error
     return int(re.search(rf"{field}:\s*(\d+) kB", status)[1]) * 1024

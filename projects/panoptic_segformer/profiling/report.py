@@ -129,7 +129,7 @@ def _describe(subject: Subject) -> dict[str, str]:
         "torch": f"{torch.__version__}, Python {platform.python_version()}",
         "operator": f"{operator.name}: {operator.reason}",
         "precision": precision,
-        "memory format of the backbone": "channels last" if setting.channels_last else "contiguous",
+        "channels last": "weights and input of the backbone" if setting.channels_last else "where the model chooses it",
         "torch.compile": compiled if setting.compiled else "no",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
