@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PICTURE_SUFFIXES",
     "check_device",
+    "check_weights",
     "input_files",
     "load_predictor",
     "output_files",
@@ -118,16 +119,24 @@ def load_predictor(cfg: CfgNode) -> DefaultPredictor:
         a GPU that is not there.
     """
     weights = cfg.MODEL.WEIGHTS
-    is_local = "://" not in weights
-    if is_local and not Path(weights).is_file():
-        raise FileNotFoundError(f"weights {weights!r} do not exist: give the file or address of a checkpoint")
+    check_weights(weights)
     check_device(cfg)
     try:
         return DefaultPredictor(cfg)
     except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError):
-        if is_local:
+        if _is_file(weights):
             read_own_checkpoint(weights)  # If it is the file's fault, this says in plain words what is wrong with it.
         raise
+
+
+def check_weights(weights: str) -> None:
+    """Raise FileNotFoundError if weights are neither a file that is there nor an address."""
+    if _is_file(weights) and not Path(weights).is_file():
+        raise FileNotFoundError(f"weights {weights!r} do not exist: give the file or address of a checkpoint")
+
+
+def _is_file(weights: str) -> bool:
+    return "://" not in weights
 
 
 def check_device(cfg: CfgNode) -> None:

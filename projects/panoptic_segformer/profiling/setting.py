@@ -17,7 +17,7 @@ from torch import nn
 from ..analysis import build_for_sizing
 from ..checkpoint.loading import PanopticCheckpointer
 from ..data.reading import read_picture
-from ..inference.prediction import check_device
+from ..inference.prediction import check_device, check_weights
 from ..registration import load_config
 from ..training.optimizer import build_optimizer
 from .inference import PictureBatch, time_inference
@@ -129,6 +129,8 @@ class Subject:
 
 
 def _build_model(cfg: CfgNode, weights: str) -> nn.Module:
+    if weights:
+        check_weights(weights)
     torch.manual_seed(WEIGHTS_SEED)
     model = build_for_sizing(cfg, "cpu").to(cfg.MODEL.DEVICE)
     if weights:
