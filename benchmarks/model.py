@@ -45,6 +45,8 @@ EVERY_CANDIDATE = (
     *(f"{MERGING}.SCORE_THRESHOLD", "0.0"),
     *(f"{MERGING}.THING_OVERLAP_THRESHOLD", "0.99"),
     *(f"{MERGING}.STUFF_OVERLAP_THRESHOLD", "0.99"),
+    # By class score alone: masks that cover the picture, as many random ones do, come anywhere and not first.
+    *(f"{MERGING}.MASK_EXPONENT", "0.0"),
 )
 MEGA = 1e6
 
