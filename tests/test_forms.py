@@ -194,28 +194,6 @@ def test_models_of_one_kind_train_and_are_evaluated_by_their_measures(tiny_confi
         assert {key for key in results["sem_seg"] if key.startswith("IoU-")} == {f"IoU-{name}" for name in names}
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"QUERIES": "one"}, "QUERIES is 'one'.*'decoupled', 'joint'"),
-        ({"SEGMENTS": "thing"}, "SEGMENTS is 'thing'.*'all', 'things', 'stuff'"),
-        ({"LOCATION_DECODER.LOCATION": "mass"}, "LOCATION is 'mass'.*'box', 'center_scale', 'center'"),
-        ({"LOCATION_DECODER.NUM_LAYERS": "-1"}, "LOCATION_DECODER.NUM_LAYERS is -1: set it to 0 or more"),
-        ({"TEST.NUM_MASK_LAYERS": "-2"}, "TEST.NUM_MASK_LAYERS is -2: set it to 0 or more"),
-        ({"LOCATION_DECODER.NUM_QUERIES": "0"}, "LOCATION_DECODER.NUM_QUERIES is 0: set it to 1 or more"),
-        ({"MASK_DECODER.NUM_STUFF_BLOCKS": "0"}, "MASK_DECODER.NUM_STUFF_BLOCKS is 0: set it to 1 or more"),
-        ({"MASK_DECODER.NUM_JOINT_BLOCKS": "0"}, "MASK_DECODER.NUM_JOINT_BLOCKS is 0: set it to 1 or more"),
-        (
-            {"MASK_DECODER.NUM_THING_BLOCKS": "0", "LOCATION_DECODER.NUM_LAYERS": "0"},
-            "MASK_DECODER.NUM_THING_BLOCKS is 0: set it to 1 or more",
-        ),
-    ],
-)
-def test_values_that_do_not_exist_are_explained(tiny_config, options, message):
-    with pytest.raises(ValueError, match=message):
-        build_model(tiny_config(*words(options)))
-
-
 # Learned parameters, and what the first version's table says, in millions (docs/forms.md).
 FIRST_VERSION = {
     "r50": (46_974_006, 47.0),

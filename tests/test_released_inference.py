@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torchvision.ops import box_convert
 
 from golden import CASES, Golden
+from golden_tolerance import is_close
 from panoptic_segformer.inference.merging import score_candidates
 from panoptic_segformer.inference.outputs import instance_result, panoptic_result
 from panoptic_segformer.modeling.levels import FeatureLevels
@@ -200,22 +201,6 @@ def recorded(request, golden, model):
     return run, Recorder(model).record(golden.image(run), original_size(golden, run))
 
 
-def flipped_share(found, expected, index=slice(None)) -> torch.Tensor:
-    """Share of each mask that lies on the other side of the threshold: rounding decides where a value is 0.5."""
-    return (found - expected).abs()[index] / (expected[index] + 1)
-
-
-def score_slack(golden, run, found, name) -> torch.Tensor | float:
-    """Relative change of each candidate's score, which has the mean of its mask squared, that such pixels explain."""
-    area = golden[f"{run}/pp0.mask_area_sorted"]
-    if name in ("pp0.scores_sorted", "pp0.seg_scores"):
-        unsorted = golden[f"{run}/pp0.sort_index"].argsort() if name == "pp0.seg_scores" else slice(None)
-        return 4 * flipped_share(found["pp0.mask_area_sorted"], area, unsorted)
-    if name == "pp0.inst_bbox":
-        return 4 * flipped_share(found["pp0.inst_area"], golden[f"{run}/pp0.inst_area"])[:, None]
-    return 0.0
-
-
 def in_golden_order(golden, run, found) -> None:
     """Put our instances in the golden order; those of equal score have none of their own."""
     names = ("pp0.inst_bbox", "pp0.inst_label", "pp0.inst_area")
@@ -223,19 +208,6 @@ def in_golden_order(golden, run, found) -> None:
     theirs = torch.cat([golden[f"{run}/{name}"].double().view(100, -1) for name in names], 1)
     _, order = linear_sum_assignment(torch.cdist(theirs, ours))
     found.update({name: found[name][order] for name in names})
-
-
-def is_close(golden, run, found, name) -> bool:
-    expected = golden[f"{run}/{name}"]
-    actual = found[name].reshape(expected.shape)
-    if name in ("pp0.mask_area_sorted", "pp0.inst_area"):
-        return (actual - expected).abs().max() <= 2
-    if name == "pp0.sort_index":  # candidates of equal score have no order
-        return (found["pp0.scores_sorted"] - golden[f"{run}/pp0.scores_sorted"]).abs().max() < 5e-4
-    if not expected.is_floating_point():
-        return torch.equal(actual.to(expected), expected)
-    allowed = 2e-5 + (1e-4 + score_slack(golden, run, found, name)) * expected.abs()
-    return bool(((actual - expected).abs() <= allowed).all())
 
 
 def test_every_golden_intermediate_is_equal(golden, recorded):

@@ -7,10 +7,11 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <limits>
 #include <tuple>
+#include <utility>
+#include <vector>
 
 namespace panoptic_segformer {
 namespace {
@@ -196,11 +197,10 @@ std::tuple<Tensor, Tensor> mask_statistics(
   dispatch_masks(masks, [&](auto zero) {
     using T = decltype(zero);
     const MaskCall<T> call(shape, values, threshold);
-    const MaskKernels<T>& best = mask_kernels<T>();
     int64_t* area_of = areas.mutable_data_ptr<int64_t>();
     T* sum_of = sums.mutable_data_ptr<T>();
     for_each_mask(call, [&](int64_t index, const MaskPart<T>& part) {
-      const MaskSum result = best.sum(part);
+      const MaskSum result = mask_kernels<T>().sum(part);
       area_of[index] = result.area;
       sum_of[index] = static_cast<T>(result.sum);
     });
@@ -216,54 +216,29 @@ Tensor masks_above(const Tensor& masks, Sizes size, double threshold) {
   dispatch_masks(masks, [&](auto zero) {
     using T = decltype(zero);
     const MaskCall<T> call(shape, values, threshold);
-    const MaskKernels<T>& best = mask_kernels<T>();
     auto* target = static_cast<uint8_t*>(above.mutable_data_ptr());
     for_each_mask(call, [&](int64_t index, const MaskPart<T>& part) {
-      best.mark(part, target + index * size[0] * size[1]);
+      mask_kernels<T>().mark(part, target + index * size[0] * size[1]);
     });
   });
   return above;
 }
 
-// Calls visit(part) for bands of a box's rows, which tasks share.
-template <typename T, typename F>
-void for_each_band(
-    const MaskCall<T>& call, int64_t index, const Box& box, const F& visit) {
-  const int64_t grain = kGrain / std::max<int64_t>(1, box.right - box.left);
-  torch::stable::parallel_for(
-      box.top,
-      box.bottom,
-      std::max<int64_t>(1, grain),
-      [&](int64_t begin, int64_t end) {
-        WideRows<T> scratch(call.shape);
-        visit(call.part(
-            index, {begin, end, box.left, box.right}, scratch.data()));
-      });
-}
-
 // Paints one candidate if enough of it is visible; returns how much that is.
+// One thread does: what the others would save, they take to wake up.
 template <typename T>
 int64_t paint_candidate(
-    const MaskCall<T>& call,
-    int64_t row,
+    const MaskPart<T>& part,
     float limit,
     int32_t number,
     int32_t* segment_ids,
     bool& kept) {
   const MaskKernels<T>& best = mask_kernels<T>();
-  const Box box = call.find_box(call.mask(row));
-  std::atomic<int64_t> area{0}, visible{0};
-  for_each_band(call, row, box, [&](const MaskPart<T>& part) {
-    const MaskAreas found = best.count(part, segment_ids);
-    area += found.area;
-    visible += found.visible;
-  });
-  const auto taken = static_cast<float>(area - visible);
+  const auto [area, visible] = best.count(part, segment_ids);
+  const float taken = static_cast<float>(area - visible);
   kept = visible > 0 && taken / static_cast<float>(area) <= limit;
   if (kept) {
-    for_each_band(call, row, box, [&](const MaskPart<T>& part) {
-      best.paint(part, number, segment_ids);
-    });
+    best.paint(part, number, segment_ids);
   }
   return visible;
 }
@@ -300,10 +275,12 @@ std::tuple<Tensor, Tensor, Tensor> paint_masks(
     auto* ids = segment_ids.mutable_data_ptr<int32_t>();
     auto* keep = kept.mutable_data_ptr<bool>();
     auto* area_of = areas.mutable_data_ptr<int64_t>();
+    WideRows<T> scratch(shape);
     int32_t number = 1;
     for (int64_t k = 0; k < count; ++k) {
-      area_of[k] =
-          paint_candidate(call, row_of[k], limit_of[k], number, ids, keep[k]);
+      const Box box = call.find_box(call.mask(row_of[k]));
+      const MaskPart<T> part = call.part(row_of[k], box, scratch.data());
+      area_of[k] = paint_candidate(part, limit_of[k], number, ids, keep[k]);
       number += keep[k];
     }
   });

@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 from torch import nn
 
+from .checks import check_backbone, check_choices, check_features, check_sizes
 from .data.categories import Categories
 from .data.datasets import register_datasets
 from .inference.merging import MergeOptions
@@ -28,9 +29,6 @@ from .training.matcher import Matcher
 
 __all__ = ["build_parts"]
 
-_QUERIES = ("decoupled", "joint")
-_SEGMENTS = ("all", "things", "stuff")
-
 
 def build_parts(cfg: CfgNode) -> dict[str, object]:
     """Return the arguments of the meta-architecture's constructor that a config stands for.
@@ -38,11 +36,14 @@ def build_parts(cfg: CfgNode) -> dict[str, object]:
     Raises: ValueError: if a key has a value that it can't have, or the datasets lack what it asks for.
     """
     node = cfg.MODEL.PANOPTIC_SEGFORMER
-    _check(node)
+    check_choices(node)
+    check_backbone(cfg)
     categories = _categories(cfg)
+    check_sizes(node, categories.num_things, categories.num_stuff)
     backbone = build_backbone(cfg)
     fold_frozen_norms(backbone)
     shapes = backbone.output_shape()
+    check_features(node, shapes)
     encoder = Encoder(**_deformable_sizes(node), num_layers=node.ENCODER.NUM_LAYERS, num_points=node.ENCODER.NUM_POINTS)
     decoders = _decoders(node, categories)
     if node.ACTIVATION_CHECKPOINTING:
@@ -120,30 +121,6 @@ def _location_decoder(node: CfgNode, num_classes: int) -> LocationDecoder:
         num_points=decoder.NUM_POINTS,
         location=Location(decoder.LOCATION),
     )
-
-
-def _check(node: CfgNode) -> None:
-    """Raise ValueError if a key that names a choice has another value, or a number is too small."""
-    for key, given, known in (
-        ("QUERIES", node.QUERIES, _QUERIES),
-        ("SEGMENTS", node.SEGMENTS, _SEGMENTS),
-        ("LOCATION_DECODER.LOCATION", node.LOCATION_DECODER.LOCATION, tuple(Location)),
-    ):
-        if given not in known:
-            choices = ", ".join(repr(str(choice)) for choice in known)
-            raise ValueError(f"MODEL.PANOPTIC_SEGFORMER.{key} is {given!r}: set it to one of {choices}")
-    decoder, blocks = node.LOCATION_DECODER, node.MASK_DECODER
-    for key, given, least in (
-        ("LOCATION_DECODER.NUM_LAYERS", decoder.NUM_LAYERS, 0),
-        ("LOCATION_DECODER.NUM_QUERIES", decoder.NUM_QUERIES, 1),
-        # Classifiers read the queries behind a block; things that are classified already need no block.
-        ("MASK_DECODER.NUM_THING_BLOCKS", blocks.NUM_THING_BLOCKS, 0 if decoder.NUM_LAYERS else 1),
-        ("MASK_DECODER.NUM_STUFF_BLOCKS", blocks.NUM_STUFF_BLOCKS, 1),
-        ("MASK_DECODER.NUM_JOINT_BLOCKS", blocks.NUM_JOINT_BLOCKS, 1),
-        ("TEST.NUM_MASK_LAYERS", node.TEST.NUM_MASK_LAYERS, 0),
-    ):
-        if given < least:
-            raise ValueError(f"MODEL.PANOPTIC_SEGFORMER.{key} is {given}: set it to {least} or more")
 
 
 def _categories(cfg: CfgNode) -> Categories:

@@ -61,6 +61,8 @@ def test_table_tells_backbone_schedule_and_classes(tmp_path, monkeypatch):
     assert lite.backbone == "tf_efficientnet_lite0"
     assert lite.classes is None
     assert lite.parameters is None
+    # As the README says.
+    assert {name.split("/")[0] for name, row in rows.items() if row.classes is None} == {"custom", "synthetic"}
 
 
 @pytest.mark.parametrize(("name", "classes"), [("ade20k", (100, 50)), ("cityscapes", (8, 11))])
@@ -95,6 +97,14 @@ def test_missing_data_with_one_class_count_of_two_raises(things, stuff, segments
     opts = [f"{node}.NUM_THING_CLASSES", things, f"{node}.NUM_STUFF_CLASSES", stuff, f"{node}.SEGMENTS", segments]
     with pytest.raises(FileNotFoundError, match=r"panoptic_train\.json"):
         build_for_sizing(load_config(config_dir / "custom/example.yaml", opts), "meta")
+
+
+def test_missing_data_with_both_class_counts_needs_no_json(config_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    node = "MODEL.PANOPTIC_SEGFORMER"
+    opts = [f"{node}.NUM_THING_CLASSES", 5, f"{node}.NUM_STUFF_CLASSES", 2]
+    model = build_for_sizing(load_config(config_dir / "custom/example.yaml", opts), "meta")
+    assert (model.categories.num_things, model.categories.num_stuff) == (5, 2)
 
 
 def test_missing_data_needs_no_count_of_segments_that_are_not_learned(config_dir, tmp_path, monkeypatch):

@@ -88,6 +88,17 @@ HEAD = "documents: {paper: A paper}\ntables:\n- {document: paper, place: t, data
         ("tables: []", "must have the keys 'documents' and 'tables'"),
         ("documents: {}\ntables: [{document: paper}]", "a table must have the keys"),
         ("documents: {}\ntables: [1]", "a table must have the keys"),
+        ("tables: [", "is no yaml"),
+        ("documents: {}\ntables: {paper: []}", "tables must be a list, got {'paper': "),
+        ("documents: {}\ntables:", "tables must be a list, got None"),
+        ("documents: [paper]\ntables: []", r"documents must be a mapping, got \['paper'\]"),
+        (f"{HEAD.replace('place: t', 'place: 2')}columns: [method], rows: []}}", "place must be text, got 2"),
+        (f"{HEAD.replace('document: paper', 'document: [a]')}columns: [], rows: []}}", "document must be text"),
+        (f"{HEAD}columns: method, rows: []}}", "columns must be a list, got 'method'"),
+        (f"{HEAD}columns: [method, [PQ]], rows: []}}", r"a column must be text, got \['PQ'\]"),
+        (f"{HEAD}columns: [method], rows: }}", "rows must be a list, got None"),
+        (f"{HEAD}columns: [method], rows: [ours]}}", "a row must be a list, got 'ours'"),
+        (f"{HEAD}columns: [], rows: []}}", "'method' among them"),
         (f"{HEAD}columns: [method, PQ, colour], rows: []}}", "columns must be different ones"),
         (f"{HEAD}columns: [PQ], rows: []}}", "'method' among them"),
         (f"{HEAD}columns: [method, PQ], rows: [[ours]]}}", "must have a value for each"),
@@ -103,5 +114,6 @@ HEAD = "documents: {paper: A paper}\ntables:\n- {document: paper, place: t, data
 def test_malformed_file_is_refused(text, message, tmp_path):
     path = tmp_path / "results.yaml"
     path.write_text(text)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         load_published_results(path)
+    assert str(path) in str(error.value)

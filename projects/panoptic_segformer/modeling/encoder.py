@@ -84,10 +84,10 @@ class Encoder(nn.Module):
         """Return the memory (B, S, D) of the batch's feature levels."""
         tokens = levels.tokens()
         encodings = [
-            (encoding + embedding[:, None, None]).flatten(2)
+            (encoding + embedding[:, None, None]).flatten(2).transpose(1, 2)
             for encoding, embedding in zip(sine_position_encoding(levels), self.level_embedding, strict=True)
         ]
-        positions = torch.cat(encodings, dim=2).transpose(1, 2).to(tokens.dtype)
+        positions = torch.cat(encodings, dim=1).to(tokens.dtype)
         reference = levels.reference_points()[:, :, None] * levels.valid_ratios[:, None]
         for layer in self.layers:
             tokens = layer(tokens, positions, reference, levels)

@@ -45,7 +45,7 @@ class FeatureLevels:
 
     def tokens(self) -> Tensor:
         """Return the levels flattened row by row and concatenated: (B, S, D)."""
-        return torch.cat([level.flatten(2) for level in self.maps], dim=2).transpose(1, 2)
+        return torch.cat([level.flatten(2).transpose(1, 2) for level in self.maps], dim=1)
 
     def reference_points(self) -> Tensor:
         """Return the centres of all tokens in units of their picture: (B, S, 2), (x, y) in [0, 1] inside it."""

@@ -1,5 +1,19 @@
 """timm's `features_only` models, made to take pictures of any size.
 
+Who fills up what, when a side is no multiple of patch or window:
+
+- Pictures, by TimmBackbone: at the bottom and on the right, for models with another `side_multiple` than 1. Features
+  are cut to ceil(side / stride) again.
+- Swin (first version), by PaddedSwinBlock: windows at the bottom and on the right, before they are shifted.
+- Swin V2 and its variant CR, by timm: likewise at the bottom and on the right, but after the shift. The mask that keeps
+  the wrapped rows apart then covers the zeros, and rows of the top and the bottom of a picture meet in a window. It
+  stays so: no detector on them is known whose order would be another.
+- DaViT, Twins, TinyViT and SAM 2's Hiera, by timm: windows at the bottom and on the right; they are not shifted.
+- Convolutions with TensorFlow's padding (`tf_` models), by timm: both sides by half, the odd row or column at the
+  bottom or on the right.
+
+None of them masks the zeros of a window out of its attention.
+
 Imports timm, which models with Detectron2's own ResNet need not have: import this module where it is used.
 Shape legend: B pictures, C channels, H, W size of the tokens of a block.
 """
@@ -85,29 +99,36 @@ def side_multiple(model: nn.Module, strides: Mapping[int, int]) -> int:
     Raises: ValueError: if the model takes neither, but one size alone.
     """
     coarsest = max(strides.values())
-    error = None
     for multiple, side in ((1, 2 * coarsest + 1), (coarsest, 2 * coarsest)):
+        expected = [-(-side // stride) for stride in strides.values()]
         try:
             sizes = _feature_sizes(model, side)
-        except (RuntimeError, AssertionError, ValueError) as refusal:
-            error = refusal
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = str(error) or repr(error)
             continue
-        if all(sizes[position] == -(-side // stride) for position, stride in strides.items()):
+        # Some models of timm declare more features than they return.
+        found = [sizes[position] for position in strides if position < len(sizes)]
+        if found == expected:
             return multiple
+        reason = f"its features have {found} rows, where their strides {list(strides.values())} would give {expected}"
     raise ValueError(
-        f"this timm model does not take pictures of any size, such as {side} x {side} pixels: {error}; choose one "
+        f"this timm model does not take pictures of any size, such as {side} x {side} pixels: {reason}; choose one "
         "without a fixed input size as MODEL.TIMM.NAME, or make it free by MODEL.TIMM.OPTIONS"
     )
 
 
 def _feature_sizes(model: nn.Module, side: int) -> list[int]:
-    """Return the height of each feature of a square picture, without computing anything."""
+    """Return the height of each feature of a square picture, without computing anything if that can be."""
     tensors = {name: tensor.to("meta") for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    image = next(model.parameters()).new_zeros(1, 3, side, side)
     was_training = model.training
     model.eval()  # batch norm of one picture
     try:
         with torch.no_grad():
-            features = torch.func.functional_call(model, tensors, torch.empty(1, 3, side, side, device="meta"))
+            try:
+                features = torch.func.functional_call(model, tensors, image.to("meta"))
+            except RuntimeError:  # tensors that the model has not registered stay behind, so that devices differ
+                features = model(image)
     finally:
         model.train(was_training)
     axis = 1 if is_channels_last(model) else 2
