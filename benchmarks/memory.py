@@ -1,34 +1,16 @@
-"""Peak memory of a call beyond its inputs.
-
-On a GPU torch's allocator keeps the peak. On a CPU a kernel may take scratch memory past torch, so what counts is
-the most that the process had resident during the call (Linux writes it down, and forgets it on request), less what
-it had before. That needs a fresh process that gives every freed block back at once: memory that malloc keeps for
-later would hide the next call's. Pages that are taken and never touched don't count. Linux counts in batches, which
-makes figures below a megabyte meaningless.
-"""
+"""Peak memory of the operator's passes beyond their inputs, see `panoptic_segformer.profiling.memory`."""
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import multiprocessing
-import re
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from cases import Case, make_inputs
 from implementations import make_contenders
 
-__all__ = ["CaseMemory", "Memory", "measure_memory"]
+from panoptic_segformer.profiling.memory import MemoryUnknownError, in_fresh_process, peak_memory
 
-# Options of glibc's mallopt. Blocks from 64 KiB on get their own mapping, which ends with them.
-TRIM_THRESHOLD, MAPPING_THRESHOLD = -1, -3
-OWN_MAPPING_BYTES = 64 * 1024
-FORGET_PEAK = "5"
+__all__ = ["CaseMemory", "Memory", "measure_memory"]
 
 
 @dataclass(frozen=True)
@@ -53,11 +35,9 @@ def measure_memory(cases: dict[str, Case], batch: int, dtypes: list[str], device
     if device == "cuda":
         return _measure_cases(cases, batch, dtypes, device)
     try:
-        processes = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _give_back_at_once)
-        with processes:
-            return processes.submit(_measure_cases, cases, batch, dtypes, device).result()
-    except (OSError, AttributeError, BrokenProcessPool) as error:
-        return f"needs Linux with glibc and a writable /proc/self/clear_refs ({error})"
+        return in_fresh_process(_measure_cases, cases, batch, dtypes, device)
+    except MemoryUnknownError as error:
+        return str(error)
 
 
 def _measure_cases(cases: dict[str, Case], batch: int, dtypes: list[str], device: str) -> dict[str, CaseMemory]:
@@ -68,46 +48,13 @@ def _measure_cases(cases: dict[str, Case], batch: int, dtypes: list[str], device
 
 def _measure_case(case: Case, batch: int, dtypes: list[str], device: str) -> CaseMemory:
     """Measure all contenders one after the other, each after a warm-up."""
-    measure = _measure_cuda if device == "cuda" else _measure_cpu
     contenders, _ = make_contenders(make_inputs(case, batch), dtypes, device)
     memory = {}
     for contender in contenders:
         contender.forward_backward()
-        passes = {pass_: measure(call) for pass_, call in contender.passes().items()}
+        passes = {}
+        for pass_, call in contender.passes().items():
+            peak, results = peak_memory(call, torch.device(device))
+            passes[pass_] = Memory(peak, sum(tensor.nbytes for tensor in results))
         memory[contender.name, contender.dtype] = passes
     return memory
-
-
-def _measure_cuda(call: Callable[[], tuple[torch.Tensor, ...]]) -> Memory:
-    """Ask torch's allocator."""
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    results = call()
-    return Memory(torch.cuda.max_memory_allocated() - before, _count_bytes(results))
-
-
-def _measure_cpu(call: Callable[[], tuple[torch.Tensor, ...]]) -> Memory:
-    """Ask Linux."""
-    gc.collect()
-    before = _resident_bytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text(FORGET_PEAK, encoding="ascii")
-    results = call()
-    return Memory(_resident_bytes("VmHWM") - before, _count_bytes(results))
-
-
-def _count_bytes(tensors: tuple[torch.Tensor, ...]) -> int:
-    return sum(tensor.nbytes for tensor in tensors)
-
-
-def _resident_bytes(field: str) -> int:
-    """Read VmRSS (now) or VmHWM (the most so far)."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(re.search(rf"{field}:\s*(\d+) kB", status)[1]) * 1024
-
-
-def _give_back_at_once() -> None:
-    """Make malloc return what is freed to the system."""
-    mallopt = ctypes.CDLL(None).mallopt
-    for option, size in ((MAPPING_THRESHOLD, OWN_MAPPING_BYTES), (TRIM_THRESHOLD, 0)):
-        if not mallopt(option, size):
-            raise OSError(f"mallopt({option}, {size}) was refused; measure the memory on another machine")

@@ -16,9 +16,9 @@ of C = 32 channels and P = 4 points:
 of locations; "compiled, softmax by torch" leaves both to torch, in front of the plain form.
 
 Times are least / median milliseconds; ratios compare least ones, those of one CPU thread in CPU time of the process
-and those of more in wall time. A GPU's times are of its kernels (timing.py). Memory is explained in memory.py, the
-rates that ours is held against in rates.py. The least work of a pass is every input and result once per direction,
-and per corner and channel one multiply-add forward and two backward.
+and those of more in wall time. A GPU's times are of its kernels (timing.py). Memory is explained in
+panoptic_segformer/profiling/memory.py, the rates that ours is held against in rates.py. The least work of a pass is
+every input and result once per direction, and per corner and channel one multiply-add forward and two backward.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from tables import format_results
 from timing import Clock, make_clock, take_turns
 
 from panoptic_segformer.ops import backend
+from panoptic_segformer.profiling.machine import device_name
 from panoptic_segformer.writing import whole_file
 
 
@@ -105,20 +106,11 @@ def _describe_machine(device: str) -> dict[str, str]:
     return {
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "device": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
+        "device": device_name(device),
         "torch": f"{torch.__version__}, Python {platform.python_version()}",
         "operator": backend(device).reason,
         "peers installed": peers or "none",
     }
-
-
-def _cpu_name() -> str:
-    """Return the processor's name and the vector instructions that torch uses on it."""
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text(encoding="utf-8").splitlines() if facts.is_file() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor()
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _measure_case(case: Case, arguments: argparse.Namespace, clock: Clock) -> CaseResult:

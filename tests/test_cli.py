@@ -275,7 +275,7 @@ def test_help_imports_no_library():
         "except SystemExit:\n    print([name for name in ('torch', 'numpy', 'detectron2') if name in sys.modules])\n"
     )
     assert done.stdout.splitlines()[-1] == "[]"
-    for verb in ("info", "demo", "configs", "analyze", "synthesize"):
+    for verb in ("info", "demo", "configs", "analyze", "benchmark", "synthesize"):
         assert verb in done.stdout
 
 

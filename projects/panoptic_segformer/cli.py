@@ -81,12 +81,43 @@ def _parser() -> argparse.ArgumentParser:
     analyze.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides of the config")
     analyze.set_defaults(run=analyze_model)
 
+    _add_benchmark(verbs)
+
     synthesize = verbs.add_parser("synthesize", help="make a dataset of synthetic scenes")
     synthesize.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the dataset")
     synthesize.add_argument("--num", required=True, type=int, metavar="N", help="number of scenes")
     synthesize.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
     synthesize.set_defaults(run=synthesize_scenes)
     return parser
+
+
+def _add_benchmark(verbs: argparse._SubParsersAction) -> None:
+    benchmark = verbs.add_parser("benchmark", help="times by stage, pictures per second and peak memory of a model")
+    benchmark.add_argument("--config-file", required=True, metavar="YAML", help="config of the model")
+    benchmark.add_argument("--weights", default="", metavar="FILE", help="checkpoint; default: random weights")
+    benchmark.add_argument(
+        "--size",
+        type=_pixels,
+        nargs=2,
+        default=(800, 1216),
+        metavar=("HEIGHT", "WIDTH"),
+        help="picture as the network sees it, pixels; default: 800 1216",
+    )
+    benchmark.add_argument("--input", default="", metavar="PICTURE", help="default: a synthetic scene of 480x640")
+    benchmark.add_argument(
+        "--batch", type=_positive, nargs="+", default=[1], metavar="N", help="pictures at a time; default: 1"
+    )
+    benchmark.add_argument("--runs", type=_positive, default=10, metavar="N", help="that count; default: %(default)s")
+    benchmark.add_argument("--warm-up", type=_positive, default=2, metavar="N", help="before; default: %(default)s")
+    benchmark.add_argument("--threads", type=_positive, metavar="N", help="of the CPU; default: torch's choice")
+    benchmark.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    benchmark.add_argument("--amp", action="store_true", help="torch.autocast: bfloat16 on a CPU, float16 on a GPU")
+    benchmark.add_argument("--channels-last", action="store_true", help="memory format of the backbone")
+    benchmark.add_argument("--compile", action="store_true", help="torch.compile for the network's parts")
+    benchmark.add_argument("--train", action="store_true", help="training steps on a synthetic scene with its truth")
+    benchmark.add_argument("--json", type=Path, metavar="FILE", help="also write every single number there")
+    benchmark.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides of the config")
+    benchmark.set_defaults(run=benchmark_model)
 
 
 def _pixels(word: str) -> int:
@@ -97,6 +128,13 @@ def _pixels(word: str) -> int:
     if side < SMALLEST_SIDE:
         raise argparse.ArgumentTypeError(f"{side} pixels are too few, give at least {SMALLEST_SIDE}")
     return side
+
+
+def _positive(word: str) -> int:
+    """Return a number of something."""
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"invalid number {word!r}, give a whole number of at least 1")
+    return int(word)
 
 
 def show_info(arguments: argparse.Namespace) -> int:
@@ -184,6 +222,31 @@ def analyze_model(arguments: argparse.Namespace) -> int:
     print("one multiply-add = one FLOP; merging is not included")
     uncounted = ", ".join(f"{name} ({number})" for name, number in sorted(flops.uncounted.items()))
     print(f"operators without a count (times run): {uncounted}")
+    return 0
+
+
+def benchmark_model(arguments: argparse.Namespace) -> int:
+    """Print what a model takes, batch by batch."""
+    import torch
+
+    from .profiling.report import benchmark
+    from .profiling.setting import Setting
+
+    device = [] if arguments.device == "auto" else ["MODEL.DEVICE", arguments.device]
+    setting = Setting(
+        config_file=arguments.config_file,
+        opts=(*arguments.opts, *device),
+        weights=arguments.weights,
+        size=tuple(arguments.size),
+        picture=arguments.input,
+        threads=arguments.threads or torch.get_num_threads(),
+        amp=arguments.amp,
+        channels_last=arguments.channels_last,
+        compiled=arguments.compile,
+        train=arguments.train,
+    )
+    for part in benchmark(setting, arguments.batch, arguments.runs, arguments.warm_up, arguments.json):
+        print(part, end="\n\n", flush=True)
     return 0
 
 

@@ -1,9 +1,10 @@
-"""The benchmark of the operator on levels of a few pixels: all its parts run, and what it times computes the same."""
+"""The benchmarks on inputs of a few pixels: all their parts run, and what they time computes the same."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from compiled import require_compiled
+from tiny import tiny_overrides
 
 pytestmark = pytest.mark.slow
 
@@ -107,3 +109,22 @@ def test_benchmark_says_what_it_ran_and_what_it_left_out(benchmark):
     if "--device cpu" in benchmark.written["machine"]["command"]:
         unknown = [line for line in benchmark.printed.splitlines() if "not measured" in line]
         assert all("memory" in line.lower() for line in unknown)  # Not every system tells it.
+
+
+def test_model_benchmark_compares_all_contenders(scenes_root, tmp_path):
+    config = "configs/synthetic/panoptic_segformer_lite0.yaml"
+    words = ["--config-file", config, "--size", "64", "96", "--threads", "1", "--runs", "1"]
+    done = subprocess.run(
+        [sys.executable, "benchmarks/model.py", *words, "--opts", *tiny_overrides(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "DETECTRON2_DATASETS": str(scenes_root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    for title in ("inference, 1 CPU threads", "results", "training step, 1 CPU threads"):
+        assert f"### {title}\n\n| " in done.stdout
+    shares = re.findall(r"([0-9.]+)% \|", done.stdout.partition("### results")[2])
+    assert [float(share) > 99.9 for share in shares[:2]] == [True, True]
+    assert "### peak memory" in done.stdout or "Memory is not measured" in done.stdout

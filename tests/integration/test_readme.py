@@ -130,6 +130,8 @@ def test_command_runs_as_pasted(command, checkout, demo_weights, request):
             words += ["MODEL.WEIGHTS", ""]  # the backbone's weights are a download
     if words[:2] == ["panseg", "demo"] and "configs/coco" in command:
         words += ["--opts", "INPUT.MIN_SIZE_TEST", "96"]
+    if words[:2] == ["panseg", "benchmark"]:
+        words += ["--size", "64", "96", "--runs", "1"]
     if words[:2] == ["panseg", "quickstart"]:
         pytest.skip("is `make demo`")
     if "configs/coco" in command and words[0] == "python":

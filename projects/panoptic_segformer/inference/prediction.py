@@ -31,7 +31,16 @@ from ..writing import whole_file
 if TYPE_CHECKING:
     from ..data.categories import Categories
 
-__all__ = ["PICTURE_SUFFIXES", "input_files", "load_predictor", "output_files", "predict_files", "write_picture"]
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "check_device",
+    "check_weights",
+    "input_files",
+    "load_predictor",
+    "output_files",
+    "predict_files",
+    "write_picture",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -110,17 +119,30 @@ def load_predictor(cfg: CfgNode) -> DefaultPredictor:
         a GPU that is not there.
     """
     weights = cfg.MODEL.WEIGHTS
-    is_local = "://" not in weights
-    if is_local and not Path(weights).is_file():
-        raise FileNotFoundError(f"weights {weights!r} do not exist: give the file or address of a checkpoint")
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but torch finds no GPU that it can use: choose cpu")
+    check_weights(weights)
+    check_device(cfg)
     try:
         return DefaultPredictor(cfg)
     except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError):
-        if is_local:
+        if _is_file(weights):
             read_own_checkpoint(weights)  # If it is the file's fault, this says in plain words what is wrong with it.
         raise
+
+
+def check_weights(weights: str) -> None:
+    """Raise FileNotFoundError if weights are neither a file that is there nor an address."""
+    if _is_file(weights) and not Path(weights).is_file():
+        raise FileNotFoundError(f"weights {weights!r} do not exist: give the file or address of a checkpoint")
+
+
+def _is_file(weights: str) -> bool:
+    return "://" not in weights
+
+
+def check_device(cfg: CfgNode) -> None:
+    """Raise ValueError if a config asks for a GPU that is not there."""
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but torch finds no GPU that it can use: choose cpu")
 
 
 def predict_files(
