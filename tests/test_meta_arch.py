@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -103,9 +104,29 @@ def test_batch_of_two_sizes_equals_single_runs(golden, golden_model):
         assert torch.allclose(single["instances"].scores, batched["instances"].scores, atol=1e-3)
 
 
+def test_pictures_decoded_together_equal_those_decoded_alone(golden, golden_model):
+    """As a GPU does it: the first and the last picture have one size, and the batch pads them both."""
+    wide, tall = golden.image("eval2", 0), golden.image("eval2", 1)
+    assert wide.shape != tall.shape
+    with torch.no_grad():
+        levels = golden_model.extract_levels(
+            golden_model.preprocess([{"image": x} for x in (tall, wide, tall.flip(-1))])
+        )
+        memory = golden_model.encoder(levels)
+        location = golden_model.location_decoder(memory, levels)
+        assert levels.same_sizes() == [[0, 2], [1]]
+        together = golden_model.decode_candidates(memory, levels, location, [0, 2])
+        alone = [golden_model.decode_candidates(memory, levels, location, [picture])[0] for picture in (0, 2)]
+    for both, one in zip(together, alone, strict=True):
+        for field in dataclasses.fields(one):
+            actual, expected = getattr(both, field.name), getattr(one, field.name)
+            assert actual.shape == expected.shape
+            assert torch.allclose(actual.float(), expected.float(), atol=1e-4), field.name
+
+
 def test_results_come_in_the_order_of_the_batch(golden, golden_model):
     first, second = golden.image("eval2", 0), golden.image("eval2", 1)
-    images = [first, second, first.flip(-1)]  # the first and the last are decoded together
+    images = [first, second, first.flip(-1)]
     for image, batched in zip(images, run(golden_model, *images), strict=True):
         assert equal_pixels(run(golden_model, image)[0], batched) >= 0.999
 

@@ -248,26 +248,32 @@ class PanopticSegFormer(nn.Module):
             levels: the levels of the memory.
             location: the location decoder's output; None where there is none.
         """
-        number, num_layers = self.inference_options.num_thing_candidates, self.inference_options.num_mask_layers
-        num_things = self.categories.num_things
+        # A GPU decodes pictures of one size together; the tokens of two are too many for a processor's caches.
+        one_by_one = [[picture] for picture in range(len(memory))]
+        groups = one_by_one if memory.device.type == "cpu" else levels.same_sizes()
         collected: dict[int, Candidates] = {}
-        for pictures in levels.same_sizes():
-            tokens = self._mask_tokens(memory, levels, pictures)
-            own = None if location is None else location.of_pictures(pictures)
-            parts = []
-            if self.thing_mask_decoder is not None:
-                ids = self.category_ids[:num_things]
-                parts.append(thing_candidates(self.thing_mask_decoder, own, tokens, ids, number, num_layers))
-            if self.classifying_mask_decoder is not None:
-                ids = self.category_ids
-                decoder = self.classifying_mask_decoder
-                parts.append(classified_candidates(decoder, own, tokens, ids, num_things, num_layers))
-            if self.stuff_mask_decoder is not None:
-                ids = self.category_ids[num_things:]
-                parts.append(stuff_candidates(self.stuff_mask_decoder, tokens, ids, num_layers))
-            for picture, *of_picture in zip(pictures, *parts, strict=True):
-                collected[picture] = Candidates.joined(of_picture)
-        return [collected[picture] for picture in range(len(collected))]
+        for pictures in groups:
+            collected |= zip(pictures, self.decode_candidates(memory, levels, location, pictures), strict=True)
+        return [collected[picture] for picture in range(len(memory))]
+
+    def decode_candidates(
+        self, memory: Tensor, levels: FeatureLevels, location: LocationOutput | None, pictures: Sequence[int]
+    ) -> list[Candidates]:
+        """Return what may become a segment of some pictures of equal sizes, decoded together."""
+        number, num_layers = self.inference_options.num_thing_candidates, self.inference_options.num_mask_layers
+        num_things, ids = self.categories.num_things, self.category_ids
+        tokens = self._mask_tokens(memory, levels, pictures)
+        own = None if location is None else location.of_pictures(pictures)
+        parts = []
+        if self.thing_mask_decoder is not None:
+            decoder = self.thing_mask_decoder
+            parts.append(thing_candidates(decoder, own, tokens, ids[:num_things], number, num_layers))
+        if self.classifying_mask_decoder is not None:
+            decoder = self.classifying_mask_decoder
+            parts.append(classified_candidates(decoder, own, tokens, ids, num_things, num_layers))
+        if self.stuff_mask_decoder is not None:
+            parts.append(stuff_candidates(self.stuff_mask_decoder, tokens, ids[num_things:], num_layers))
+        return [Candidates.joined(of_picture) for of_picture in zip(*parts, strict=True)]
 
     def merge(self, candidates: Candidates, size: tuple[int, int]) -> dict[str, object]:
         """Return the results of one picture, of size (height, width), that its candidates make."""

@@ -1,6 +1,6 @@
 """What may become a segment: queries with a class, a mask and, for things, a box.
 
-Paper, section 3.6. Pictures of one size are decoded together.
+Paper, section 3.6. Pictures of one size can be decoded together.
 Shape legend: G pictures of one size, N candidates of one of them (things first), h, w mask size, D model width,
 C coordinates, S' tokens of the levels that masks are made of.
 """
