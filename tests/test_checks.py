@@ -20,6 +20,8 @@ def words(options: dict[str, str]) -> list[str]:
         ({"QUERIES": "one"}, "QUERIES is 'one'.*'decoupled', 'joint'"),
         ({"SEGMENTS": "thing"}, "SEGMENTS is 'thing'.*'all', 'things', 'stuff'"),
         ({"LOCATION_DECODER.LOCATION": "mass"}, "LOCATION is 'mass'.*'box', 'center_scale', 'center'"),
+        ({"ENCODER.NUM_LAYERS": "0"}, "ENCODER.NUM_LAYERS is 0: set it to 1 or more"),
+        ({"MERGING.NUM_THING_CANDIDATES": "-1"}, "MERGING.NUM_THING_CANDIDATES is -1: set it to 1 or more"),
         ({"LOCATION_DECODER.NUM_LAYERS": "-1"}, "LOCATION_DECODER.NUM_LAYERS is -1: set it to 0 or more"),
         ({"TEST.NUM_MASK_LAYERS": "-2"}, "TEST.NUM_MASK_LAYERS is -2: set it to 0 or more"),
         ({"LOCATION_DECODER.NUM_QUERIES": "0"}, "LOCATION_DECODER.NUM_QUERIES is 0: set it to 1 or more"),
@@ -65,7 +67,8 @@ def test_evaluation_refuses_segments_in_the_words_of_the_model(tiny_config):
     ("features", "message"),
     [
         ("('res3', 'res4', 'res6')", r"\['res3', 'res4', 'res6'\], but the backbone gives \['res3', 'res4', 'res5'\]"),
-        ("()", r"IN_FEATURES is \[\].*MODEL\.TIMM\.STRIDES"),
+        ("()", r"IN_FEATURES is \[\]: masks need at least 2 features"),
+        ("('res5',)", r"IN_FEATURES is \['res5'\]: masks need at least 2 features"),
     ],
 )
 def test_features_that_the_backbone_lacks_are_named(tiny_config, features, message):

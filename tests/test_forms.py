@@ -140,7 +140,7 @@ def test_batch_of_the_joint_form_is_the_mean_over_its_segments(build):
         assert loss.item() == pytest.approx(expected, rel=1e-4), name
 
 
-@pytest.mark.parametrize("name", ["joint", "center", "location_layers_0"])
+@pytest.mark.parametrize("name", ["joint", "center", "location_layers_0", "location_layers_6"])
 def test_losses_stay_in_full_precision_under_autocast(build, name):
     model, examples = build(VARIANTS[name])
     model.train()
@@ -148,6 +148,9 @@ def test_losses_stay_in_full_precision_under_autocast(build, name):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = model(examples)
     assert all(loss.dtype == torch.float32 for loss in half.values())
+    sum(half.values()).backward()
+    lacking = {n for n, p in model.named_parameters() if p.requires_grad and p.grad is None}
+    assert lacking <= set(model._ddp_params_and_buffers_to_ignore)
     assert sum(half.values()).item() == pytest.approx(full, rel=0.05)
 
 

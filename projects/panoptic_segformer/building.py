@@ -21,6 +21,7 @@ from .inference.outputs import InferenceOptions, Outputs
 from .modeling.encoder import Encoder
 from .modeling.frozen_norm import fold_frozen_norms
 from .modeling.location_decoder import Location, LocationDecoder
+from .modeling.mask_attention import MaskFusion
 from .modeling.mask_decoder import ClassifyingMaskDecoder, StuffMaskDecoder, ThingMaskDecoder
 from .modeling.neck import Neck
 from .modeling.recomputation import recompute_backbone, recompute_layers
@@ -103,12 +104,13 @@ def _decoders(node: CfgNode, categories: Categories) -> dict[str, nn.Module | No
 
 
 def _layers(decoders: Mapping[str, nn.Module | None]) -> Iterator[nn.Module]:
-    """Yield the layers and blocks of the decoders that there are."""
-    for decoder in decoders.values():
+    """Yield the layers and blocks of the decoders that there are, and what makes masks of attention."""
+    for decoder in filter(None, decoders.values()):
         if isinstance(decoder, LocationDecoder):
             yield from decoder.layers
-        elif decoder is not None:
+        else:
             yield from decoder.blocks
+            yield from (module for module in decoder.modules() if isinstance(module, MaskFusion))
 
 
 def _location_decoder(node: CfgNode, num_classes: int) -> LocationDecoder:

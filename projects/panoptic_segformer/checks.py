@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY
 
 from .modeling.location_decoder import Location
+from .modeling.mask_attention import NUM_MASK_LEVELS
 
 __all__ = ["check_backbone", "check_choices", "check_features", "check_segments", "check_sizes"]
 
@@ -42,9 +43,14 @@ def check_backbone(cfg: CfgNode) -> None:
 
 
 def check_features(node: CfgNode, given: Iterable[str]) -> None:
-    """Raise ValueError if MODEL.PANOPTIC_SEGFORMER.IN_FEATURES is empty or names others than the backbone gives."""
+    """Raise ValueError if MODEL.PANOPTIC_SEGFORMER.IN_FEATURES is too short or names others than the backbone gives."""
     given = list(given)
-    if not node.IN_FEATURES or not set(node.IN_FEATURES) <= set(given):
+    if len(node.IN_FEATURES) < NUM_MASK_LEVELS - 1:  # the neck adds one level
+        raise ValueError(
+            f"MODEL.PANOPTIC_SEGFORMER.IN_FEATURES is {list(node.IN_FEATURES)}: masks need at least "
+            f"{NUM_MASK_LEVELS - 1} features, of which the backbone gives {given}"
+        )
+    if not set(node.IN_FEATURES) <= set(given):
         raise ValueError(
             f"MODEL.PANOPTIC_SEGFORMER.IN_FEATURES is {list(node.IN_FEATURES)}, but the backbone gives {given}: choose "
             "from these, or let the backbone give others by MODEL.RESNETS.OUT_FEATURES or MODEL.TIMM.STRIDES"
@@ -76,6 +82,8 @@ def check_sizes(node: CfgNode, num_things: int, num_stuff: int) -> None:
         ),
         ("MASK_DECODER.NUM_STUFF_BLOCKS", blocks.NUM_STUFF_BLOCKS, 1, num_stuff > 0 and not is_joint),
         ("MASK_DECODER.NUM_JOINT_BLOCKS", blocks.NUM_JOINT_BLOCKS, 1, is_joint),
+        ("ENCODER.NUM_LAYERS", node.ENCODER.NUM_LAYERS, 1, True),
+        ("MERGING.NUM_THING_CANDIDATES", node.MERGING.NUM_THING_CANDIDATES, 1, has_queries),
         ("TEST.NUM_MASK_LAYERS", node.TEST.NUM_MASK_LAYERS, 0, True),
     ):
         if is_used and given < least:

@@ -45,8 +45,8 @@ def _add_model_keys(cfg: CfgNode) -> None:
     node.FEEDFORWARD_DIM = 1024
     # Dropout of the encoder and the location decoder; the mask decoders have none.
     node.DROPOUT = 0.1
-    # True trains in less memory and more time: layers and backbone blocks keep their inputs alone, and run again in
-    # the backward pass (activation checkpointing).
+    # True trains in less memory and more time: layers and backbone blocks keep what goes in and out alone, and run
+    # again in the backward pass (activation checkpointing).
     node.ACTIVATION_CHECKPOINTING = False
 
     node.ENCODER = CfgNode()

@@ -2,7 +2,7 @@
 
 The method reads top to bottom here; each step is in the file of its name under modeling/, training/ and inference/.
 Paper: Li et al., "Panoptic SegFormer", CVPR 2022, section 3 and figure 2.
-Shape legend: B pictures, D model width, H, W input size, S tokens of all levels, S' of those that masks are made of.
+Shape legend: B pictures, D model width, H, W input size, S tokens of all levels.
 """
 
 from __future__ import annotations

@@ -34,12 +34,42 @@ def test_results_and_gradients_are_equal(network):
     fold_frozen_norms(folded)
     assert [type(conv) for conv in folded] == [FoldedConv2d, FoldedConv2d, Conv2d, Conv2d]
     images = torch.randn(2, 3, 9, 12, dtype=torch.float64)
+    with torch.no_grad():
+        assert torch.allclose(folded(images), network(images), atol=1e-12)
     expected, actual = network(images), folded(images)
     assert torch.allclose(actual, expected, atol=1e-12)
     for output in (expected, actual):
         output.square().sum().backward()
     gradients = zip(network.parameters(), folded.parameters(), strict=True)
     assert all(torch.allclose(mine.grad, plain.grad, atol=1e-10) for plain, mine in gradients)
+
+
+def test_nothing_more_is_kept_for_the_backward_pass(network):
+    images = torch.randn(1, 3, 9, 12, dtype=torch.float64)
+    kept = []
+    for _ in range(2):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, s=sizes: s.append(x.numel()) or x, lambda x: x):
+            network[:2](images)
+        kept.append(sum(sizes))
+        fold_frozen_norms(network)
+    assert kept[1] <= kept[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("norm_dtype", ["same", torch.float32])
+def test_half_precision(network, dtype, norm_dtype):
+    images = torch.randn(2, 3, 9, 12, dtype=torch.float64)
+    with torch.no_grad():
+        expected = network[:2](images)
+        fold_frozen_norms(network)
+        network.to(dtype)
+        if norm_dtype != "same":
+            for conv in network[:2]:
+                conv.norm.to(norm_dtype)
+        actual = network[:2](images.to(dtype))
+    assert actual.dtype == dtype
+    assert (actual - expected).abs().max() <= 0.02 * expected.abs().max()
 
 
 def test_names_of_parameters_stay(network):

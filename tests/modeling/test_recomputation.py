@@ -7,6 +7,7 @@ import torch
 from detectron2.modeling.backbone.resnet import BottleneckBlock
 from torch import nn
 
+from panoptic_segformer.modeling import recomputation
 from panoptic_segformer.modeling.backbone import TimmBackbone
 from panoptic_segformer.modeling.recomputation import recompute_backbone, recompute_layers
 
@@ -66,17 +67,32 @@ def test_blocks_of_residual_networks_that_learn():
     assert blocks[0].forward == frozen
 
 
-def test_timm_models():
+@pytest.mark.parametrize("name", ["pvt_v2_b0", "tf_efficientnet_lite0"])
+def test_timm_models(name):
     inputs = torch.randn(1, 3, 64, 96)
-    assert_equal_from_less(TimmBackbone("pvt_v2_b0", [8, 16, 32]), recompute_backbone, inputs)
+    assert_equal_from_less(TimmBackbone(name, [8, 16, 32]), recompute_backbone, inputs)
 
 
-def test_outside_of_training_nothing_is_different():
+def test_stages_of_timm_models_go_block_by_block():
+    backbone = TimmBackbone("pvt_v2_b0", [8, 16, 32])
+    recompute_backbone(backbone)
+    blocks = [module for module in backbone.modules() if type(module).__name__ == "PyramidVisionTransformerBlock"]
+    runs = []
+    for block in blocks:
+        block.register_forward_pre_hook(lambda block, _: runs.append(block))
+    sum(feature.sum() for feature in backbone(torch.randn(1, 3, 64, 96)).values()).backward()
+    forward, again = runs[: len(blocks)], runs[len(blocks) :]
+    assert forward == blocks
+    assert again == blocks[::-1]  # each right before its own backward; whole stages would come in the order of forward
+
+
+def test_outside_of_training_nothing_is_different(monkeypatch):
     network = nn.Sequential(Dropping()).eval()
     inputs = torch.randn(4, 16)
+    expected = network(inputs)
+    recompute_layers(network)
+    monkeypatch.setattr(recomputation, "checkpoint", None)
     with torch.no_grad():
-        expected = network(inputs)
-        recompute_layers(network)
         assert torch.equal(network(inputs), expected)
 
 

@@ -118,8 +118,9 @@ def test_no_pixel_is_left_out_that_only_rounding_takes_above_the_threshold(thres
     mask_with_corners = mask.clone()
     mask_with_corners[:, [0, -1], [-1, 0]] = 2.0
     alone, beside_corners = (masks_above(x, (97, 131), threshold)[:, :80, :100] for x in (mask, mask_with_corners))
-    if WITHOUT_AVX2:  # A fused multiplication and addition rounds up nothing here.
-        assert alone.any(), "no pixel was rounded up"
+    if not alone.any():
+        assert not WITHOUT_AVX2, "no pixel was rounded up"
+        pytest.skip("fused multiplication and addition rounds nothing up in this mask")
     assert torch.equal(alone, beside_corners)
 
 

@@ -66,11 +66,12 @@ class Candidates:
 
     def select(self, keep: Tensor) -> Candidates:
         """Return the candidates at keep: (N,) bool."""
+        index = keep.nonzero()[:, 0]
         return Candidates(
-            self.masks[keep],
-            self.class_probs[keep],
-            self.category_ids[keep],
-            self.is_thing[keep],
+            self.masks[index],
+            self.class_probs[index],
+            self.category_ids[index],
+            self.is_thing[index],
             self.boxes[keep[: len(self.boxes)]],
         )
 

@@ -76,4 +76,5 @@ def merge_masks(
     order = order[scores[order] >= options.score_threshold]
     limits = torch.where(is_thing[order], options.thing_overlap_threshold, options.stuff_overlap_threshold)
     segment_ids, kept, areas = paint_masks(masks, order, limits, size, options.mask_threshold)
+    kept = kept.nonzero()[:, 0]
     return segment_ids, order[kept], areas[kept]

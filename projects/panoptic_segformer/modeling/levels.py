@@ -90,7 +90,9 @@ class FeatureLevels:
         own_sizes = self.sizes[pictures[0]][:num_levels]
         shapes = self.shapes[:num_levels]
         memory = memory[:, : sum(height * width for height, width in shapes)]
-        if len(pictures) < len(self.sizes):
+        if len(pictures) == 1:
+            memory = memory[pictures[0] : pictures[0] + 1]  # a view; indices would have to be sent to a GPU
+        elif len(pictures) < len(self.sizes):
             memory = memory[list(pictures)]
         if own_sizes == shapes:
             return memory

@@ -21,8 +21,8 @@ __all__ = ["NUM_MASK_LEVELS", "AttentionMap", "MaskAttention", "MaskCrossAttenti
 
 # Masks are fused from the levels of strides 8, 16 and 32; the coarsest level of the memory is left out.
 NUM_MASK_LEVELS = 3
-# Masks that are fused at a time: their logits stay in a processor's cache, and memory does not grow with queries.
-QUERIES_PER_PART = 16
+# Masks that are fused at a time, so that memory does not grow with queries.
+QUERIES_PER_PART = 32
 
 
 class MaskFusion(nn.Module):
@@ -45,12 +45,12 @@ class MaskFusion(nn.Module):
         fused = None
         for level, mixer, weight, size in zip(levels, self.head_mixers, weights, sizes, strict=True):
             logits = (q @ level.transpose(-1, -2)).flatten(2)
-            mixed = F.relu(mixer.weight @ logits + mixer.bias[:, None])
+            mixed = F.relu(mixer.weight @ logits + mixer.bias[:, None].to(logits.dtype))
             mask = (weight @ mixed).view(batch * num_queries, 1, *size)
             if size != sizes[0]:
                 mask = F.interpolate(mask, sizes[0], mode="bilinear", align_corners=False)
             fused = mask if fused is None else fused + mask
-        return F.relu(fused + self.fuse.bias).view(batch, num_queries, *sizes[0])
+        return F.relu(fused + self.fuse.bias.to(fused.dtype)).view(batch, num_queries, *sizes[0])
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ class AttentionMap:
         """
         q = self.q if queries is None else self.q[:, :, queries]
         is_half = q.dtype in (torch.float16, torch.bfloat16)
-        with torch.autocast(q.device.type, q.dtype) if is_half else nullcontext():
+        # Without autocast's cache: matching asks without gradients, and weights cast then would have none later.
+        with torch.autocast(q.device.type, q.dtype, cache_enabled=False) if is_half else nullcontext():
             parts = [self.fusion(part, self.k, self.sizes) for part in q.split(QUERIES_PER_PART, dim=2)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 

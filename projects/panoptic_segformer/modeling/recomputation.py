@@ -1,4 +1,4 @@
-"""Activation checkpointing: layers that keep nothing but their inputs until the backward pass runs them again.
+"""Activation checkpointing: layers that keep their inputs and outputs alone until the backward pass runs them again.
 
 Reference: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016. The work is torch.utils.checkpoint's and
 timm's; dropout is the same both times.
@@ -21,7 +21,7 @@ __all__ = ["recompute_backbone", "recompute_layers"]
 
 
 def recompute_layers(layers: Iterable[nn.Module]) -> None:
-    """Let every layer keep its inputs alone for the backward pass; names of parameters stay as they are."""
+    """Let layers keep nothing of what lies between input and output; names of parameters stay as they are."""
     for layer in layers:
         layer.forward = functools.partial(_run, layer.forward)
 
@@ -38,8 +38,7 @@ def recompute_backbone(backbone: nn.Module) -> None:
             "MODEL.RESNETS.NORM to FrozenBN (MODEL.TIMM.FREEZE_BATCH_NORM to True), or "
             "MODEL.PANOPTIC_SEGFORMER.ACTIVATION_CHECKPOINTING to False"
         )
-    if isinstance(backbone, TimmBackbone) and hasattr(backbone.model, "set_grad_checkpointing"):
-        backbone.model.set_grad_checkpointing()
+    if isinstance(backbone, TimmBackbone) and _recompute_timm(backbone.model):
         return
     blocks = [module for module in backbone.modules() if isinstance(module, CNNBlockBase)]
     if not blocks:
@@ -48,6 +47,17 @@ def recompute_backbone(backbone: nn.Module) -> None:
             "MODEL.PANOPTIC_SEGFORMER.ACTIVATION_CHECKPOINTING to False, or take a ResNet or another timm model"
         )
     recompute_layers(block for block in blocks if any(parameter.requires_grad for parameter in block.parameters()))
+
+
+def _recompute_timm(model: nn.Module) -> bool:
+    """Switch on what a timm model has for this; return whether it has anything."""
+    stages = [module for module in model.modules() if module is not model and hasattr(module, "grad_checkpointing")]
+    for stage in stages:  # block by block; the model as a whole would go by stages, most of it at once
+        stage.grad_checkpointing = True
+    if not stages and hasattr(model, "set_grad_checkpointing"):
+        model.set_grad_checkpointing()
+        return True
+    return bool(stages)
 
 
 def _run(forward: Callable[..., Any], *inputs: object) -> object:
