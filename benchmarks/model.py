@@ -97,7 +97,10 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3, metavar="N")
     choices = ("inference", "training", "memory")
     parser.add_argument("--measure", nargs="+", choices=choices, default=choices, help="default: all")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if min(arguments.runs, *arguments.threads) < 1:
+        parser.error("--runs and --threads must be at least 1")
+    return arguments
 
 
 def _calls(setting: Setting) -> dict[str, Callable[[], Run]]:
@@ -173,13 +176,19 @@ def _print_memory(setting: Setting) -> None:
     """Print peak memory of inference and of a training step."""
     rows = []
     for title, train in (("inference", False), ("training step", True)):
-        try:
-            peaks = [in_fresh_process(_peak, dataclasses.replace(setting, train=train), name) for name in CONTENDERS]
-        except MemoryUnknownError as error:
-            print(f"\nMemory is not measured: {error}.")
-            return
-        rows.append([title, *(f"{peak / MEGA:,.0f}" for peak in peaks), _ratio(peaks[-1], peaks[0])])
+        peaks = [_peak_or_nothing(dataclasses.replace(setting, train=train), name) for name in CONTENDERS]
+        ratio = _ratio(peaks[-1], peaks[0]) if peaks[0] and peaks[-1] else "-"
+        rows.append([title, *(f"{peak / MEGA:,.0f}" if peak else "-" for peak in peaks), ratio])
     _print_table("peak memory", ["MB", *CONTENDERS, f"{OURS} / {RELEASED}"], rows)
+
+
+def _peak_or_nothing(setting: Setting, name: str) -> int | None:
+    """Return the peak of one run of a contender; print why where it can't be had, and return None."""
+    try:
+        return in_fresh_process(_peak, setting, name)
+    except MemoryUnknownError as error:
+        print(f"\n{name}: memory is not measured, {error}.")
+        return None
 
 
 def _peak(setting: Setting, name: str) -> int:

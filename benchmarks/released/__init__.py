@@ -5,7 +5,8 @@ keeps. Here one of our models does the work in that way, so that time and memory
 process, on the same weights and inputs. Where the description leaves the way open, the faster one is taken, but for
 deformable attention, which is the form that everybody copies.
 
-- Backbone: frozen norms are layers of their own, channels come first in memory.
+- Backbone: frozen norms are layers of their own, channels come first in memory. They are Detectron2's, which keep no
+  input for the backward pass as the released ones do: training takes less memory here than there.
 - Encoder: every step takes all tokens at once.
 - Deformable attention: offsets, softmax and locations as tensors, one grid_sample per level, the samples of all
   levels stacked and weighted. It is the released code's path on a CPU; on a GPU it has a kernel for this, so only

@@ -26,7 +26,7 @@ def merge_at_full_size(
     inside = masks > options.mask_threshold
     # Counts in the masks' type: torch would first copy all pixels to int64.
     areas = inside.sum((1, 2), dtype=masks.dtype)
-    means = masks.where(inside, 0).sum((1, 2)) / (areas + 1)
+    means = (masks * inside).sum((1, 2)) / (areas + 1)
     scores = candidates.class_probs**options.class_exponent * means**options.mask_exponent
     order = scores.argsort(descending=True)
     results: dict[str, object] = {}

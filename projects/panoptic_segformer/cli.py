@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_benchmark(verbs: argparse._SubParsersAction) -> None:
     benchmark = verbs.add_parser("benchmark", help="times by stage, pictures per second and peak memory of a model")
     benchmark.add_argument("--config-file", required=True, metavar="YAML", help="config of the model")
-    benchmark.add_argument("--weights", default="", metavar="FILE", help="checkpoint; default: random weights")
+    benchmark.add_argument("--weights", default="", help="checkpoint: a file or an address; default: random weights")
     benchmark.add_argument(
         "--size",
         type=_pixels,
@@ -113,7 +113,9 @@ def _add_benchmark(verbs: argparse._SubParsersAction) -> None:
     benchmark.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     benchmark.add_argument("--amp", action="store_true", help="torch.autocast: bfloat16 on a CPU, float16 on a GPU")
     benchmark.add_argument("--channels-last", action="store_true", help="memory format of the backbone")
-    benchmark.add_argument("--compile", action="store_true", help="torch.compile for the network's parts")
+    benchmark.add_argument(
+        "--compile", action="store_true", help="torch.compile for the network's parts; takes minutes"
+    )
     benchmark.add_argument("--train", action="store_true", help="training steps on a synthetic scene with its truth")
     benchmark.add_argument("--json", type=Path, metavar="FILE", help="also write every single number there")
     benchmark.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides of the config")

@@ -150,7 +150,8 @@ class PanopticSegFormer(nn.Module):
         pictures: list[list[Tensor]] = [[] for _ in images]
         for same_size in positions.values():
             batch = torch.stack([images[position] for position in same_size])
-            if batch.device.type == "cpu":  # torch pools and normalises channels last several times as fast there
+            # torch pools channels last several times as fast on a CPU; in training that would take more memory.
+            if batch.device.type == "cpu" and not torch.is_grad_enabled():
                 batch = batch.contiguous(memory_format=torch.channels_last)
             features = self.backbone(batch)
             levels = self.neck([features[name] for name in self.in_features])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from panoptic_segformer.profiling.inference import STAGES, PictureBatch, profile_inference, time_inference
+from panoptic_segformer.profiling.inference import STAGES, PictureBatch, time_inference
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
 
@@ -47,8 +47,3 @@ def test_time_inference_with_amp_runs_under_autocast(tiny_model):
     time_inference(tiny_model, batch)
     time_inference(tiny_model, batch, amp=True)
     assert seen == [False, True]
-
-
-def test_profile_inference_has_the_asked_number_of_runs(tiny_model):
-    profile = profile_inference(tiny_model, PictureBatch(PICTURE, (64, 96)), runs=3, warm_up=1)
-    assert {len(seconds) for seconds in profile.seconds.values()} == {3}

@@ -111,7 +111,7 @@ def test_benchmark_compile_without_a_compiler_gives_one_plain_message(benchmark_
         (["--input", "broken.png"], "broken.png cannot be read"),
         (["--weights", "absent.pth"], "absent.pth"),
         (["--train", "--input", "broken.png"], "leave out --input or --train"),
-        (["--json", "absent/numbers.json"], "there is no folder absent"),
+        (["--json", "absent/numbers.json"], "absent/numbers.json can't be written"),
     ],
 )
 def test_benchmark_wrong_option_gives_one_plain_message(benchmark_words, tmp_path, capsys, monkeypatch, more, message):

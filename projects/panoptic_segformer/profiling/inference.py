@@ -5,7 +5,6 @@ Shape legend: H, W size that the network sees, H0, W0 size of the picture and of
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +12,9 @@ import torch
 from detectron2.data import transforms as T
 from torch import nn
 
-from .stages import Profile, Run, Stopwatch, measured_parts, repeat
+from .stages import Run, Stopwatch, measured_parts
 
-__all__ = ["STAGES", "PictureBatch", "profile_inference", "time_inference"]
+__all__ = ["STAGES", "PictureBatch", "time_inference"]
 
 # Attributes of the model and what they are called here, in the order of the data flow.
 STAGES = {
@@ -75,8 +74,3 @@ def time_inference(model: nn.Module, batch: PictureBatch, amp: bool = False) -> 
     seconds = {name: stopwatch.seconds[name] for name in STAGES.values()}
     total = stopwatch.seconds["total"]
     return Run({**seconds, REST: total - sum(seconds.values()), "total": total}, results)
-
-
-def profile_inference(model: nn.Module, batch: PictureBatch, runs: int, warm_up: int, amp: bool = False) -> Profile:
-    """Run `warm_up` times, then `runs` times; see `time_inference`."""
-    return repeat(functools.partial(time_inference, model, batch, amp), runs, warm_up)

@@ -17,5 +17,5 @@ def device_name(device_type: str) -> str:
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text(encoding="utf-8").splitlines() if facts.is_file() else []
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor()
+    name = names[0] if names else platform.processor() or platform.machine()
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"

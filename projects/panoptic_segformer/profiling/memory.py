@@ -71,13 +71,16 @@ def in_fresh_process(
 
     Function, arguments and result are pickled. Errors of the function are raised here.
 
-    Raises: MemoryUnknownError: if malloc is not glibc's, or the process is killed.
+    Raises: MemoryUnknownError: if the system has no mallopt, or the process ends without a result.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
         try:
             return processes.submit(_call_with_exact_memory, function, *arguments, **options).result()
         except BrokenProcessPool as error:
-            raise MemoryUnknownError("its process was killed, most likely for want of memory") from error
+            raise MemoryUnknownError(
+                "its process ended without a result: killed for want of memory, or the main script can't be imported "
+                "(it needs `if __name__ == '__main__'`)"
+            ) from error
 
 
 def _call_with_exact_memory(

@@ -24,6 +24,8 @@ from .stages import Profile, repeat
 __all__ = ["BatchReport", "benchmark"]
 
 MEGA = 1e6
+# In the message of torch's plain RuntimeError for it.
+CPU_OUT_OF_MEMORY = "can't allocate memory"
 
 
 @dataclass(frozen=True)
@@ -60,19 +62,19 @@ def benchmark(
         json_file: receives every single number.
     Raises: FileNotFoundError, ValueError: if the setting can't be had here, or a batch is too large for the GPU.
     """
-    if json_file is not None and not json_file.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {json_file.parent} for {json_file.name}: make it first")
+    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
+        raise FileNotFoundError(f"{json_file} can't be written: give a file in a folder that is there")
     subject = Subject(setting)
     facts = {**_describe(subject), "runs": f"{runs} after {warm_up} for warm-up"}
     yield "\n".join(f"- {name}: {fact}" for name, fact in facts.items())
     reports = []
     for number in batches:
         reports.append(_measure(subject, number, runs, warm_up))
+        if json_file is not None:  # each time anew: a later batch may be too large
+            _write(json_file, setting, facts, reports)
         yield _format(reports[-1], setting)
     if len(reports) > 1:
         yield _compare(reports)
-    if json_file is not None:
-        _write(json_file, setting, facts, reports)
 
 
 def _measure(subject: Subject, number: int, runs: int, warm_up: int) -> BatchReport:
@@ -80,13 +82,15 @@ def _measure(subject: Subject, number: int, runs: int, warm_up: int) -> BatchRep
     try:
         profile = repeat(call, runs, warm_up)
         peak, unknown = _measure_peak(subject, number), ""
-    except torch.OutOfMemoryError as error:
-        raise ValueError(
-            f"a batch of {number} does not fit into the GPU's memory: give smaller ones to --batch"
-        ) from error
     except MemoryUnknownError as error:
         peak, unknown = None, str(error)
-    return BatchReport(number, profile, peak, unknown, subject.state_bytes(), _count_segments(profile.results))
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and CPU_OUT_OF_MEMORY not in str(error):
+            raise
+        raise ValueError(f"a batch of {number} does not fit into the memory: give smaller ones to --batch") from error
+    segments = _count_segments(profile.results)
+    profile = dataclasses.replace(profile, results=None)  # masks of the pictures' size
+    return BatchReport(number, profile, peak, unknown, subject.state_bytes(), segments)
 
 
 def _measure_peak(subject: Subject, number: int) -> int:
@@ -122,7 +126,7 @@ def _describe(subject: Subject) -> dict[str, str]:
     compiled = ", ".join(name for name in COMPILED_PARTS if getattr(model, name) is not None)
     return {
         "config": " ".join([setting.config_file, *setting.opts]),
-        "weights": setting.weights or "random; how many masks are decoded and merged depends on them",
+        "weights": setting.weights or "random; how many masks are merged depends on them",
         "parameters": f"{count_parameters(model).total / MEGA:.2f} M, with buffers {weight_bytes / MEGA:.1f} MB",
         **_describe_input(subject),
         "device": f"{device_name(device_type)}, {setting.threads} CPU threads",

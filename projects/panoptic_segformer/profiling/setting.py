@@ -81,6 +81,8 @@ class Subject:
         if setting.train and setting.picture:
             raise ValueError("training steps need a truth, which --input has not: leave out --input or --train")
         self.cfg = load_config(setting.config_file, setting.opts)
+        if "MODEL.WEIGHTS" in setting.opts:
+            raise ValueError("MODEL.WEIGHTS is among the overrides: give the checkpoint as --weights")
         check_device(self.cfg)
         torch.set_num_threads(setting.threads)
         self.picture = self._read_picture()
@@ -163,4 +165,4 @@ def _compile_parts(model: nn.Module) -> None:
     for name in COMPILED_PARTS:
         part = getattr(model, name)
         if part is not None:
-            part.forward = torch.compile(part.forward)
+            part.forward = torch.compile(part.forward, dynamic=False)

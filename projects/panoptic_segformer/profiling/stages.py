@@ -37,7 +37,7 @@ class Profile:
     Attributes:
         seconds: by stage the seconds of each run, "total" last.
         first_seconds: the total of the very first run, in which libraries set themselves up and torch.compile works.
-        results: what the model returned last.
+        results: what the model returned last, or None once that is evaluated.
     """
 
     seconds: dict[str, list[float]]
@@ -124,7 +124,9 @@ def _replaced(owner: object, attribute: str, stopwatch: Stopwatch, name: str) ->
 def repeat(call: Callable[[], Run], runs: int, warm_up: int) -> Profile:
     """Call `warm_up` times, then `runs` times; the former count for `first_seconds` alone."""
     totals, seconds = [], defaultdict(list)
+    run = None
     for number in range(warm_up + runs):
+        del run  # its results would be in memory beside the next ones
         run = call()
         totals.append(run.seconds["total"])
         if number >= warm_up:

@@ -5,7 +5,6 @@ Shape legend: H, W picture size.
 
 from __future__ import annotations
 
-import functools
 from collections import defaultdict
 
 import numpy as np
@@ -17,9 +16,9 @@ from torch import nn
 from ..data.categories import Categories
 from ..data.synthetic import CATEGORIES
 from .inputs import make_scene
-from .stages import Profile, Run, Stopwatch, measured_parts, repeat
+from .stages import Run, Stopwatch, measured_parts
 
-__all__ = ["STAGES", "profile_training", "time_training_step", "training_examples"]
+__all__ = ["STAGES", "time_training_step", "training_examples"]
 
 # Attributes of the model and what they are called here, in the order of the data flow. Masks are made where a loss
 # asks for them, so their decoders can't be told from matching and losses.
@@ -105,15 +104,3 @@ def time_training_step(
     measured = {**stopwatch.seconds, "rest": stopwatch.seconds["forward"] - sum(seconds.values())}
     detached = {name: value.detach() for name, value in losses.items()}
     return Run(seconds | {name: measured[name] for name in BEHIND}, detached)
-
-
-def profile_training(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    examples: list[dict[str, object]],
-    runs: int,
-    warm_up: int,
-    amp: bool = False,
-) -> Profile:
-    """Take `warm_up` steps, then `runs` steps; see `time_training_step`."""
-    return repeat(functools.partial(time_training_step, model, optimizer, examples, amp), runs, warm_up)
