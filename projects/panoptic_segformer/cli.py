@@ -70,14 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
     analyze = verbs.add_parser("analyze", help="parameters and FLOPs of a model, part by part")
     analyze.add_argument("--config-file", required=True, metavar="YAML", help="config of the model")
-    analyze.add_argument(
-        "--size",
-        type=_pixels,
-        nargs=2,
-        default=(800, 1200),
-        metavar=("HEIGHT", "WIDTH"),
-        help="picture as the network sees it, pixels; default: 800 1200",
-    )
+    _add_size(analyze, (800, 1200))
     analyze.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides of the config")
     analyze.set_defaults(run=analyze_model)
 
@@ -95,14 +88,7 @@ def _add_benchmark(verbs: argparse._SubParsersAction) -> None:
     benchmark = verbs.add_parser("benchmark", help="times by stage, pictures per second and peak memory of a model")
     benchmark.add_argument("--config-file", required=True, metavar="YAML", help="config of the model")
     benchmark.add_argument("--weights", default="", help="checkpoint: a file or an address; default: random weights")
-    benchmark.add_argument(
-        "--size",
-        type=_pixels,
-        nargs=2,
-        default=(800, 1216),
-        metavar=("HEIGHT", "WIDTH"),
-        help="picture as the network sees it, pixels; default: 800 1216",
-    )
+    _add_size(benchmark, (800, 1216))
     benchmark.add_argument("--input", default="", metavar="PICTURE", help="default: a synthetic scene of 480x640")
     benchmark.add_argument(
         "--batch", type=_positive, nargs="+", default=[1], metavar="N", help="pictures at a time; default: 1"
@@ -120,6 +106,17 @@ def _add_benchmark(verbs: argparse._SubParsersAction) -> None:
     benchmark.add_argument("--json", type=Path, metavar="FILE", help="also write every single number there")
     benchmark.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides of the config")
     benchmark.set_defaults(run=benchmark_model)
+
+
+def _add_size(parser: argparse.ArgumentParser, default: tuple[int, int]) -> None:
+    parser.add_argument(
+        "--size",
+        type=_pixels,
+        nargs=2,
+        default=default,
+        metavar=("HEIGHT", "WIDTH"),
+        help="picture as the network sees it, pixels; default: {} {}".format(*default),
+    )
 
 
 def _pixels(word: str) -> int:

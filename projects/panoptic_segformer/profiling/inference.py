@@ -12,20 +12,11 @@ import torch
 from detectron2.data import transforms as T
 from torch import nn
 
-from .stages import Run, Stopwatch, measured_parts
+from .stages import SHARED_STAGES, Run, Stopwatch, measured_parts
 
 __all__ = ["STAGES", "PictureBatch", "time_inference"]
 
-# Attributes of the model and what they are called here, in the order of the data flow.
-STAGES = {
-    "preprocess": "preprocess",
-    "backbone": "backbone",
-    "neck": "neck",
-    "encoder": "encoder",
-    "location_decoder": "location decoder",
-    "collect_candidates": "mask decoders",
-    "merge": "merging",
-}
+STAGES = {**SHARED_STAGES, "collect_candidates": "mask decoders", "merge": "merging"}
 # What no stage has: putting levels together, and calls between the stages.
 REST = "rest"
 

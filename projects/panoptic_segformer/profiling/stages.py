@@ -16,8 +16,17 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-__all__ = ["Profile", "Run", "Stopwatch", "measured_parts", "repeat"]
+__all__ = ["SHARED_STAGES", "Profile", "Run", "Stopwatch", "measured_parts", "repeat"]
 
+# Attributes of the model and what they are called here, in the order of the data flow, as far as inference and training
+# have them both.
+SHARED_STAGES = {
+    "preprocess": "preprocess",
+    "backbone": "backbone",
+    "neck": "neck",
+    "encoder": "encoder",
+    "location_decoder": "location decoder",
+}
 # With fewer runs the outer tenths are no more than the outermost runs.
 LEAST_RUNS_FOR_PERCENTILES = 10
 

@@ -16,20 +16,12 @@ from torch import nn
 from ..data.categories import Categories
 from ..data.synthetic import CATEGORIES
 from .inputs import make_scene
-from .stages import Run, Stopwatch, measured_parts
+from .stages import SHARED_STAGES, Run, Stopwatch, measured_parts
 
 __all__ = ["STAGES", "time_training_step", "training_examples"]
 
-# Attributes of the model and what they are called here, in the order of the data flow. Masks are made where a loss
-# asks for them, so their decoders can't be told from matching and losses.
-STAGES = {
-    "preprocess": "preprocess",
-    "backbone": "backbone",
-    "neck": "neck",
-    "encoder": "encoder",
-    "location_decoder": "location decoder",
-    "compute_losses": "mask decoders and losses",
-}
+# Masks are made where a loss asks for them, so their decoders can't be told from matching and losses.
+STAGES = {**SHARED_STAGES, "compute_losses": "mask decoders and losses"}
 # The rest is what no stage has: putting levels together, and bringing the truth to the device.
 BEHIND = ("rest", "backward", "optimizer", "total")
 # Loss scales that overflow skip the optimizer's step, which would make a run too short.
