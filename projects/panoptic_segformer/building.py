@@ -15,7 +15,7 @@ from torch import nn
 
 from .checks import check_backbone, check_choices, check_features, check_sizes
 from .data.categories import Categories
-from .data.datasets import register_datasets
+from .data.datasets import configured_categories
 from .inference.merging import MergeOptions
 from .inference.outputs import InferenceOptions, Outputs
 from .modeling.encoder import Encoder
@@ -130,11 +130,8 @@ def _categories(cfg: CfgNode) -> Categories:
 
     They are checked against the class counts of the config.
     """
-    register_datasets(cfg)
+    categories = configured_categories(cfg)
     names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    if not names:
-        raise ValueError("DATASETS.TRAIN and DATASETS.TEST are empty: the classes come from a dataset's metadata")
-    categories = Categories.of_datasets(names)
     node = cfg.MODEL.PANOPTIC_SEGFORMER
     for key, given, found in (
         ("NUM_THING_CLASSES", node.NUM_THING_CLASSES, categories.num_things),
@@ -181,13 +178,6 @@ def _criterion(node: CfgNode) -> Criterion:
 
 
 def _inference_options(node: CfgNode) -> InferenceOptions:
-    merging = MergeOptions(
-        mask_threshold=node.MERGING.MASK_THRESHOLD,
-        score_threshold=node.MERGING.SCORE_THRESHOLD,
-        thing_overlap_threshold=node.MERGING.THING_OVERLAP_THRESHOLD,
-        stuff_overlap_threshold=node.MERGING.STUFF_OVERLAP_THRESHOLD,
-        class_exponent=node.MERGING.CLASS_EXPONENT,
-        mask_exponent=node.MERGING.MASK_EXPONENT,
-    )
+    merging = MergeOptions.from_config(node.MERGING)
     outputs = Outputs(node.TEST.PANOPTIC_ON, node.TEST.INSTANCE_ON, node.TEST.SEMANTIC_ON)
     return InferenceOptions(node.MERGING.NUM_THING_CANDIDATES, node.TEST.NUM_MASK_LAYERS, merging, outputs)

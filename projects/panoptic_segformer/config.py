@@ -1,4 +1,4 @@
-"""Config keys of Panoptic SegFormer and the one way to load a yaml file with them.
+"""Config keys of Panoptic SegFormer, those that all models share, and the one way to load a yaml file with them.
 
 Every choice of the model, its losses and its merging has a key here; defaults are the released R50 model's.
 Class counts may be given but need not be: they come from the dataset's metadata.
@@ -14,17 +14,37 @@ import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
-__all__ = ["add_panoptic_segformer_config", "load_config"]
+from .architectures import find_architecture
+
+__all__ = ["add_merging_config", "add_panoptic_segformer_config", "add_shared_config", "load_config"]
 
 
 def add_panoptic_segformer_config(cfg: CfgNode) -> None:
-    """Add the keys of this project to a Detectron2 config, in place."""
+    """Add the keys of Panoptic SegFormer, and those that all models share, to a Detectron2 config, in place."""
+    add_shared_config(cfg)
     _add_model_keys(cfg)
     _add_loss_keys(cfg.MODEL.PANOPTIC_SEGFORMER)
     _add_inference_keys(cfg.MODEL.PANOPTIC_SEGFORMER)
-    _add_backbone_keys(cfg)
-    _add_data_keys(cfg)
-    _add_solver_keys(cfg)
+
+
+def add_shared_config(cfg: CfgNode) -> None:
+    """Add what all models share, in place: backbones of timm, datasets from yaml, augmentation, solver.
+
+    A config may get keys of several models: what it has already stays.
+    """
+    if "TIMM" not in cfg.MODEL:
+        _add_backbone_keys(cfg)
+        _add_data_keys(cfg)
+        _add_solver_keys(cfg)
+
+
+def add_merging_config(cfg: CfgNode, *, score_threshold: float = 0.25) -> None:
+    """Add mask-wise merging as an option of a model with a merging of its own, in place."""
+    node = cfg.MODEL.MASK_WISE_MERGING = CfgNode()
+    # True merges as Panoptic SegFormer does, False as the model's authors do.
+    node.ENABLED = False
+    _add_merging_keys(node)
+    node.SCORE_THRESHOLD = score_threshold
 
 
 def _add_model_keys(cfg: CfgNode) -> None:
@@ -97,16 +117,7 @@ def _add_inference_keys(node: CfgNode) -> None:
     node.MERGING = CfgNode()
     # (query, class) pairs of things that enter the merging, best first; the joint form takes each query's best class.
     node.MERGING.NUM_THING_CANDIDATES = 100
-    # A pixel belongs to a mask above this value.
-    node.MERGING.MASK_THRESHOLD = 0.5
-    # Segments below this confidence are dropped. 0.25 for ResNet, 0.3 for PVTv2 and Swin in the released configs.
-    node.MERGING.SCORE_THRESHOLD = 0.25
-    # Segments are dropped when more than this share of them is taken by better ones.
-    node.MERGING.THING_OVERLAP_THRESHOLD = 0.4
-    node.MERGING.STUFF_OVERLAP_THRESHOLD = 0.2
-    # Exponents of class probability and mean mask value in the confidence.
-    node.MERGING.CLASS_EXPONENT = 1.0
-    node.MERGING.MASK_EXPONENT = 2.0
+    _add_merging_keys(node.MERGING)
     node.TEST = CfgNode()
     # Mask decoder layers (blocks and the last attention) that run in inference: fewer are faster; 0 = all.
     node.TEST.NUM_MASK_LAYERS = 0
@@ -114,6 +125,19 @@ def _add_inference_keys(node: CfgNode) -> None:
     node.TEST.PANOPTIC_ON = True
     node.TEST.INSTANCE_ON = True
     node.TEST.SEMANTIC_ON = False
+
+
+def _add_merging_keys(node: CfgNode) -> None:
+    # A pixel belongs to a mask above this value.
+    node.MASK_THRESHOLD = 0.5
+    # Segments below this confidence are dropped. 0.25 for ResNet, 0.3 for PVTv2 and Swin in the released configs.
+    node.SCORE_THRESHOLD = 0.25
+    # Segments are dropped when more than this share of them is taken by better ones.
+    node.THING_OVERLAP_THRESHOLD = 0.4
+    node.STUFF_OVERLAP_THRESHOLD = 0.2
+    # Exponents of class probability and mean mask value in the confidence.
+    node.CLASS_EXPONENT = 1.0
+    node.MASK_EXPONENT = 2.0
 
 
 def _add_backbone_keys(cfg: CfgNode) -> None:
@@ -156,6 +180,10 @@ def _add_data_keys(cfg: CfgNode) -> None:
 
 
 def _add_solver_keys(cfg: CfgNode) -> None:
+    # "ADAMW" or "SGD".
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    # Of the parameters of norms; None = as all others, where Detectron2 has 0.
+    cfg.SOLVER.WEIGHT_DECAY_NORM = None
     # Factor of the learning rate for parameters whose name contains one of the words below.
     cfg.SOLVER.SLOW_MULTIPLIER = 0.1
     cfg.SOLVER.SLOW_PARAMETERS = ["backbone", "sampling_offsets", "reference_points"]
@@ -171,12 +199,21 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     path = Path(config_file)
     if not path.is_file():
         raise FileNotFoundError(f"config file {path} does not exist: give the path of a yaml file, see configs/")
-    cfg = get_cfg()
-    add_panoptic_segformer_config(cfg)
-    cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    opts = list(opts)
     try:
+        architecture = find_architecture(_meta_architecture(path, opts))
+        cfg = get_cfg()
+        architecture.add_config(cfg)
+        cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
         cfg.merge_from_file(str(path), allow_unsafe=False)  # yaml that would run code is refused
-        cfg.merge_from_list(list(opts))
+        cfg.merge_from_list(opts)
     except (KeyError, AssertionError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"config {path} with overrides {list(opts)} is not valid: {error}") from error
+        raise ValueError(f"config {path} with overrides {opts} is not valid: {error}") from error
     return cfg
+
+
+def _meta_architecture(path: Path, opts: list[str]) -> str:
+    """Return the meta-architecture that a yaml file with overrides asks for: it decides which keys there are."""
+    content = CfgNode.load_yaml_with_base(str(path), allow_unsafe=False)
+    name = (content.get("MODEL") or {}).get("META_ARCHITECTURE", "PanopticSegFormer")
+    return dict(zip(opts[::2], opts[1::2], strict=False)).get("MODEL.META_ARCHITECTURE", name)

@@ -60,7 +60,47 @@ def test_scaled_gradients_are_clipped_after_the_scale_is_undone(tiny_config):
         assert torch.allclose(scaled, plain, atol=1e-7)
 
 
-def test_other_kinds_of_clipping_are_refused(tiny_config):
-    cfg = tiny_config("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "value")
-    with pytest.raises(ValueError, match="CLIP_TYPE is 'value'.*'full_model'"):
-        build_optimizer(cfg, torch.nn.Linear(1, 1))
+def test_gradients_are_clipped_one_by_one_on_request(tiny_config):
+    cfg = tiny_config(
+        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "value", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.5", "SOLVER.OPTIMIZER", "SGD"
+    )
+    model = torch.nn.Linear(2, 1)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = build_optimizer(cfg, model)
+    (1000 * model(torch.ones(1, 2))).sum().backward()
+    optimizer.step()
+    for old, new in zip(before, model.parameters(), strict=True):
+        assert torch.allclose(old - new, 1e-3 * (0.5 + 1e-4 * old))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "whole"), ("SOLVER.OPTIMIZER", "LBFGS")]
+)
+def test_unknown_settings_are_refused(tiny_config, key, value):
+    with pytest.raises(ValueError, match=f"{key} is '{value}': set it to '"):
+        build_optimizer(tiny_config(key, value), torch.nn.Linear(1, 1))
+
+
+def test_weight_decay_of_norms_embeddings_and_biases(tiny_config):
+    cfg = tiny_config(
+        "SOLVER.WEIGHT_DECAY", "0.1", "SOLVER.WEIGHT_DECAY_NORM", "0.2", "SOLVER.WEIGHT_DECAY_BIAS", "0.3"
+    )
+    cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.4
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.5
+    model = torch.nn.ModuleDict(
+        {"norm": torch.nn.LayerNorm(2), "embed": torch.nn.Embedding(2, 2), "backbone": torch.nn.Linear(2, 2)}
+    )
+    optimizer = build_optimizer(cfg, model)
+    found = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    expected = {
+        "norm.weight": (1e-3, 0.2),
+        "norm.bias": (1e-3, 0.2),
+        "embed.weight": (1e-3, 0.4),
+        "backbone.weight": (5e-4, 0.1),
+        "backbone.bias": (5e-4, 0.3),
+    }
+    assert {name: found[id(parameter)] for name, parameter in model.named_parameters()} == expected

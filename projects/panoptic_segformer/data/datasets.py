@@ -17,9 +17,10 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from .categories import Categories
 from .reading import PATHS_HINT, read_categories, read_panoptic_json
 
-__all__ = ["PanopticPaths", "load_panoptic", "register_datasets"]
+__all__ = ["PanopticPaths", "configured_categories", "load_panoptic", "register_datasets"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,18 @@ def register_datasets(cfg: CfgNode) -> None:
             _check_same(name, paths)
         else:
             _register(name, paths)
+
+
+def configured_categories(cfg: CfgNode) -> Categories:
+    """Register a config's datasets and return the classes that those of DATASETS.TRAIN and TEST share.
+
+    Raises: ValueError: if there is no dataset, or their classes differ; otherwise as `register_datasets`.
+    """
+    register_datasets(cfg)
+    names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    if not names:
+        raise ValueError("DATASETS.TRAIN and DATASETS.TEST are empty: the classes come from a dataset's metadata")
+    return Categories.of_datasets(names)
 
 
 def load_panoptic(paths: PanopticPaths) -> list[dict[str, Any]]:

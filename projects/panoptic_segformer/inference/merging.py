@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from detectron2.config import CfgNode
 from torch import Tensor
 
 from ..ops import mask_statistics, paint_masks
@@ -19,7 +20,7 @@ __all__ = ["MergeOptions", "merge_masks", "score_candidates", "upper_score_bound
 
 @dataclass(frozen=True)
 class MergeOptions:
-    """Thresholds and exponents of merging, see MODEL.PANOPTIC_SEGFORMER.MERGING."""
+    """Thresholds and exponents of merging, see MODEL.PANOPTIC_SEGFORMER.MERGING and MODEL.MASK_WISE_MERGING."""
 
     mask_threshold: float
     score_threshold: float
@@ -27,6 +28,18 @@ class MergeOptions:
     stuff_overlap_threshold: float
     class_exponent: float
     mask_exponent: float
+
+    @classmethod
+    def from_config(cls, node: CfgNode) -> MergeOptions:
+        """Return the options of a config's node."""
+        return cls(
+            mask_threshold=node.MASK_THRESHOLD,
+            score_threshold=node.SCORE_THRESHOLD,
+            thing_overlap_threshold=node.THING_OVERLAP_THRESHOLD,
+            stuff_overlap_threshold=node.STUFF_OVERLAP_THRESHOLD,
+            class_exponent=node.CLASS_EXPONENT,
+            mask_exponent=node.MASK_EXPONENT,
+        )
 
 
 def upper_score_bounds(class_probs: Tensor, masks: Tensor, options: MergeOptions) -> Tensor:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from detectron2.utils import comm
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,6 +20,7 @@ from ..modeling.mask_attention import AttentionMap
 from ..modeling.precision import at_least_float32
 from .losses import classification_loss, dice_losses, giou_loss
 from .matcher import Match, Matcher
+from .ranks import mean_over_ranks
 from .targets import PictureTargets, SegmentTargets, resize_masks
 
 __all__ = ["Criterion", "LossWeights", "SegmentCounts"]
@@ -61,7 +61,7 @@ class SegmentCounts:
         """
         things = sum(min(len(target.things.classes), num_queries) for target in targets)
         stuff = sum(len(target.stuff.classes) for target in targets)
-        things, stuff = _mean_over_ranks([things, stuff], targets[0].things.box_scale.device)
+        things, stuff = mean_over_ranks([things, stuff], targets[0].things.box_scale.device)
         return cls(max(things, 1.0) if num_queries else 0.0, max(stuff, 1.0) if with_stuff else 0.0)
 
     @property
@@ -199,7 +199,7 @@ class Criterion:
         ]
         matched = list(zip(targets, matches, strict=True))
         number = sum(len(match.queries) for match in matches)
-        scale = share / max(_mean_over_ranks([number], output.queries.device)[0], 1.0)
+        scale = share / max(mean_over_ranks([number], output.queries.device)[0], 1.0)
         losses: dict[str, Tensor] = {}
         for layer, layer_boxes in enumerate(output.boxes):
             losses |= self._distance_losses(layer, layer_boxes, matched, scale)
@@ -211,15 +211,6 @@ class Criterion:
             for own_maps, (target, match) in zip(maps, matched, strict=True)
         ]
         return losses | _mask_losses(kind, torch.stack(sums).sum(0) * (self.weights.mask * scale))
-
-
-def _mean_over_ranks(numbers: Sequence[int], device: torch.device) -> list[float]:
-    """Return the means over all ranks; every rank must call it with as many numbers."""
-    if comm.get_world_size() == 1:
-        return list(numbers)
-    sums = torch.tensor(numbers, dtype=torch.float32, device=device)
-    torch.distributed.all_reduce(sums)
-    return (sums / comm.get_world_size()).tolist()
 
 
 def _class_loss(logits: Tensor, target: SegmentTargets, match: Match) -> Tensor:

@@ -18,7 +18,7 @@ from ..modeling.precision import at_least_float32
 from .losses import class_costs, dice_costs, distance_costs, giou_costs
 from .targets import SegmentTargets, resize_masks
 
-__all__ = ["Match", "Matcher"]
+__all__ = ["Match", "Matcher", "assign"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Matcher:
     @torch.no_grad()
     def match(self, class_logits: Tensor, boxes: Tensor, targets: SegmentTargets) -> Match:
         """Match by class and location; class_logits: (Q, K), boxes: (Q, C) in [0, 1] as the targets' locations."""
-        return _assign(self._location_costs(class_logits, boxes, targets, self.class_cost))
+        return assign(self._location_costs(class_logits, boxes, targets, self.class_cost))
 
     @torch.no_grad()
     def match_with_masks(
@@ -67,7 +67,7 @@ class Matcher:
         costs = self._location_costs(class_logits, boxes, targets, self.mask_stage_class_cost)
         masks = at_least_float32(masks)
         truth = resize_masks(targets.masks, masks.shape[-2:], masks.dtype)
-        return _assign(costs + self.mask_cost * dice_costs(masks, truth))
+        return assign(costs + self.mask_cost * dice_costs(masks, truth))
 
     def _location_costs(
         self, class_logits: Tensor, boxes: Tensor | None, targets: SegmentTargets, class_cost: float
@@ -83,7 +83,7 @@ class Matcher:
         return costs
 
 
-def _assign(costs: Tensor) -> Match:
+def assign(costs: Tensor) -> Match:
     """Return the cheapest assignment of a (Q, T) cost matrix.
 
     Raises: FloatingPointError: if a cost is not finite.

@@ -1,25 +1,46 @@
-"""AdamW with the released recipe's parameter groups and its clipping of the whole gradient.
+"""Optimizers of the models' recipes: parameter groups, and clipping of the whole gradient.
 
-Detectron2 clips every parameter's gradient on its own; the released recipe clips the norm of all together
-(paper, section 4.1).
+Detectron2 clips every parameter's gradient on its own; transformers are trained with the norm of all clipped together
+(paper, section 4.1). Both are here, by SOLVER.CLIP_GRADIENTS.CLIP_TYPE.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
+from detectron2 import solver as detectron2_solver
 from detectron2.config import CfgNode
+from detectron2.solver import LRScheduler
+from detectron2.solver.build import maybe_add_gradient_clipping
 from torch import nn
 
-__all__ = ["ClippedAdamW", "build_optimizer"]
+__all__ = ["ClippedAdamW", "ClippedSGD", "build_lr_scheduler", "build_optimizer"]
 
-# The value of SOLVER.CLIP_GRADIENTS.CLIP_TYPE that this optimizer implements.
-CLIP_TYPE = "full_model"
+# The value of SOLVER.CLIP_GRADIENTS.CLIP_TYPE that clips all gradients together.
+CLIP_ALL = "full_model"
+# Detectron2's own, which clip parameter by parameter.
+CLIP_EACH = ("value", "norm")
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
-class ClippedAdamW(torch.optim.AdamW):
-    """AdamW that first scales all gradients so that their common L2 norm is at most `max_norm`."""
+class _ClippedTogether:
+    """Scales all gradients before each step so that their common L2 norm is at most `max_norm`."""
+
+    max_norm: float | None
+    param_groups: list[dict[str, object]]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Clip, then step as the optimizer does."""
+        if self.max_norm is not None:
+            parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.max_norm)
+        return super().step(closure)
+
+
+class ClippedAdamW(_ClippedTogether, torch.optim.AdamW):
+    """AdamW behind clipping of the whole gradient; `max_norm` None = no clipping."""
 
     def __init__(self, params: list[dict[str, object]], max_norm: float | None, **kwargs: object) -> None:
         super().__init__(params, **kwargs)
@@ -28,39 +49,91 @@ class ClippedAdamW(torch.optim.AdamW):
         # undo it before.
         self._step_supports_amp_scaling = False
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Clip, then step as AdamW does."""
-        if self.max_norm is not None:
-            parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.max_norm)
-        return super().step(closure)
+
+class ClippedSGD(_ClippedTogether, torch.optim.SGD):
+    """SGD with momentum behind clipping of the whole gradient; `max_norm` None = no clipping."""
+
+    def __init__(self, params: list[dict[str, object]], max_norm: float | None, **kwargs: object) -> None:
+        super().__init__(params, **kwargs)
+        self.max_norm = max_norm
+        self._step_supports_amp_scaling = False
 
 
-def build_optimizer(cfg: CfgNode, model: nn.Module) -> ClippedAdamW:
-    """Return the optimizer of a config: SOLVER.SLOW_PARAMETERS learn SOLVER.SLOW_MULTIPLIER times as fast.
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer of a config.
 
-    Raises: ValueError: if another kind of gradient clipping is asked for.
+    SOLVER.SLOW_PARAMETERS learn SOLVER.SLOW_MULTIPLIER times as fast, backbones SOLVER.BACKBONE_MULTIPLIER times where
+    the config has that key. SOLVER.WEIGHT_DECAY_NORM, _EMBED and _BIAS stand for SOLVER.WEIGHT_DECAY where they are
+    given.
+
+    Raises: ValueError: if optimizer or kind of gradient clipping is unknown.
     """
-    clip = cfg.SOLVER.CLIP_GRADIENTS
-    if clip.ENABLED and clip.CLIP_TYPE != CLIP_TYPE:
+    solver, clip = cfg.SOLVER, cfg.SOLVER.CLIP_GRADIENTS
+    if clip.ENABLED and clip.CLIP_TYPE not in (CLIP_ALL, *CLIP_EACH):
         raise ValueError(
-            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {clip.CLIP_TYPE!r}, this recipe clips the norm of all gradients "
-            f"together: set it to {CLIP_TYPE!r}, or ENABLED to False"
+            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {clip.CLIP_TYPE!r}: set it to {CLIP_ALL!r} (the norm of all gradients "
+            f"together), to one of {', '.join(map(repr, CLIP_EACH))} (each parameter's on its own), or ENABLED to False"
         )
-    slow, fast = [], []
+    groups = _parameter_groups(cfg, model)
+    max_norm = clip.CLIP_VALUE if clip.ENABLED and clip.CLIP_TYPE == CLIP_ALL else None
+    # Fused: one kernel for all parameters, on CPU and CUDA.
+    if solver.OPTIMIZER.upper() == "ADAMW":
+        optimizer = ClippedAdamW(groups, max_norm, lr=solver.BASE_LR, fused=True)
+    elif solver.OPTIMIZER.upper() == "SGD":
+        momentum = {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
+        optimizer = ClippedSGD(groups, max_norm, lr=solver.BASE_LR, **momentum, fused=True)
+    else:
+        raise ValueError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}: set it to 'ADAMW' or 'SGD'")
+    if clip.ENABLED and clip.CLIP_TYPE in CLIP_EACH:
+        optimizer = maybe_add_gradient_clipping(cfg, optimizer)
+    return optimizer
+
+
+def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
+    """Return Detectron2's schedule of SOLVER.LR_SCHEDULER_NAME, or the polynomial one of its DeepLab project."""
+    if cfg.SOLVER.LR_SCHEDULER_NAME != "WarmupPolyLR":
+        return detectron2_solver.build_lr_scheduler(cfg, optimizer)
+    from detectron2.projects import deeplab  # Compiles at import, which few configs need.
+
+    return deeplab.build_lr_scheduler(cfg, optimizer)
+
+
+def _parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, object]]:
+    """Return the parameters that learn, grouped by learning rate and weight decay, fastest first."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, module, parameter in _learning_parameters(model):
+        key = _learning_rate(cfg, name), _weight_decay(cfg, name, module)
+        groups.setdefault(key, []).append(parameter)
+    ordered = sorted(groups.items(), key=lambda group: group[0], reverse=True)
+    return [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in ordered]
+
+
+def _learning_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
+    """Yield name, module and value of every parameter that learns, each once."""
+    modules = dict(model.named_modules())
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_slow = any(word in name for word in cfg.SOLVER.SLOW_PARAMETERS)
-            (slow if is_slow else fast).append(parameter)
-    groups = [
-        {"params": fast, "lr": cfg.SOLVER.BASE_LR},
-        {"params": slow, "lr": cfg.SOLVER.BASE_LR * cfg.SOLVER.SLOW_MULTIPLIER},
-    ]
-    return ClippedAdamW(
-        groups,
-        max_norm=clip.CLIP_VALUE if clip.ENABLED else None,
-        lr=cfg.SOLVER.BASE_LR,
-        weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-        fused=True,  # one kernel for all parameters, on CPU and CUDA
-    )
+            yield name, modules[name.rpartition(".")[0]], parameter
+
+
+def _learning_rate(cfg: CfgNode, name: str) -> float:
+    solver = cfg.SOLVER
+    rate = solver.BASE_LR
+    if any(word in name for word in solver.SLOW_PARAMETERS):
+        rate *= solver.SLOW_MULTIPLIER
+    if "backbone" in name:
+        rate *= solver.get("BACKBONE_MULTIPLIER", 1.0)
+    if name.endswith("bias"):
+        rate *= solver.BIAS_LR_FACTOR
+    return rate
+
+
+def _weight_decay(cfg: CfgNode, name: str, module: nn.Module) -> float:
+    solver, decay = cfg.SOLVER, None
+    if isinstance(module, NORMS):
+        decay = solver.WEIGHT_DECAY_NORM
+    elif isinstance(module, nn.Embedding):
+        decay = solver.get("WEIGHT_DECAY_EMBED")
+    elif name.endswith("bias"):
+        decay = solver.WEIGHT_DECAY_BIAS
+    return solver.WEIGHT_DECAY if decay is None else decay

@@ -10,19 +10,21 @@ from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.evaluation import DatasetEvaluators
+from detectron2.solver import LRScheduler
 from detectron2.utils import comm
 from torch import nn
+from torch.optim import Optimizer
 
 from ..checkpoint.loading import PanopticCheckpointer
 from ..data.mapper import PanopticDatasetMapper
 from ..evaluation import build_evaluators
-from .optimizer import ClippedAdamW, build_optimizer
+from .optimizer import build_lr_scheduler, build_optimizer
 
 __all__ = ["PanopticTrainer"]
 
 
 class PanopticTrainer(DefaultTrainer):
-    """Trains and evaluates any config of this project."""
+    """Trains and evaluates any config of any of the models."""
 
     def __init__(self, cfg: CfgNode) -> None:
         """Set up a training.
@@ -38,9 +40,14 @@ class PanopticTrainer(DefaultTrainer):
         super().__init__(cfg)
 
     @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> ClippedAdamW:
-        """Return AdamW with the recipe's groups."""
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
+        """Return the recipe's optimizer with its groups."""
         return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
+        """Return the recipe's schedule of the learning rate."""
+        return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict[str, object]]]:
