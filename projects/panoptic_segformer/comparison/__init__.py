@@ -1,0 +1,1 @@
+"""Several models on the same pictures, side by side: `panseg compare`."""
