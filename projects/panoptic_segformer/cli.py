@@ -157,15 +157,13 @@ def run_demo(arguments: argparse.Namespace) -> int:
     from detectron2.utils.logger import setup_logger
 
     from . import load_config
-    from .inference.prediction import input_files, load_predictor, predict_files
+    from .inference.prediction import input_files, load_predictor, predict_files, without_instances
 
     setup_logger(name=__package__)
     files = input_files(arguments.input)
     device = [] if arguments.device == "auto" else ["MODEL.DEVICE", arguments.device]
-    # Overlays show no instances.
-    opts = ["MODEL.PANOPTIC_SEGFORMER.TEST.INSTANCE_ON", "False", *arguments.opts]
-    cfg = load_config(arguments.config_file, [*opts, "MODEL.WEIGHTS", arguments.weights, *device])
-    predictor = load_predictor(cfg)
+    cfg = load_config(arguments.config_file, [*arguments.opts, "MODEL.WEIGHTS", arguments.weights, *device])
+    predictor = load_predictor(without_instances(cfg))
     unreadable = predict_files(predictor, files, arguments.output, predictor.model.categories)
     print(f"wrote {len(files) - len(unreadable)} of {len(files)} overlays to {arguments.output}")
     for file in unreadable:

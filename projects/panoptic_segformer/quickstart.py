@@ -22,7 +22,7 @@ from .data.categories import Categories
 from .data.datasets import register_datasets
 from .data.reading import read_picture, read_segment_colors
 from .data.synthetic import write_scenes
-from .inference.prediction import load_predictor, write_picture
+from .inference.prediction import load_predictor, without_instances, write_picture
 from .registration import load_config
 from .training.trainer import PanopticTrainer
 from .visualization import draw_panoptic, side_by_side
@@ -62,10 +62,8 @@ def run_quickstart(config_file: str | Path, output_dir: str | Path) -> dict[str,
     results = trainer.train()
     metrics = {f"{task}/{name}": value for task, values in results.items() for name, value in values.items()}
     _write_json(metrics, output_dir / "metrics.json")
-    final = cfg.clone()
-    final.defrost()
+    final = without_instances(cfg)
     final.MODEL.WEIGHTS = str(training_dir / "model_final.pth")
-    final.MODEL.PANOPTIC_SEGFORMER.TEST.INSTANCE_ON = False
     picture = _draw_examples(final)
     write_picture(picture, output_dir / "panoptic.png")
     return metrics

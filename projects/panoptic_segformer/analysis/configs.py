@@ -25,7 +25,8 @@ class ConfigSummary:
         name: path in the folder, without the suffix.
         backbone: its name.
         iterations, batch: training iterations and pictures in each, for SOLVER.REFERENCE_WORLD_SIZE processes.
-        form: "decoupled" or "joint" queries of things and stuff, or the one kind of segments that there is.
+        form: "decoupled" or "joint" queries of things and stuff, or the one kind of segments that there is; "-" for
+            other models than Panoptic SegFormer.
         classes: number of thing and stuff classes; None where they come from a dataset that is not there.
         parameters: of the model, None likewise.
     """
@@ -65,14 +66,16 @@ def _summarize(cfg: CfgNode, name: str) -> ConfigSummary:
         _backbone_name(cfg),
         cfg.SOLVER.MAX_ITER,
         cfg.SOLVER.IMS_PER_BATCH,
-        _form(cfg.MODEL.PANOPTIC_SEGFORMER),
+        _form(cfg.MODEL.get("PANOPTIC_SEGFORMER")),
         classes,
         parameters,
     )
 
 
-def _form(node: CfgNode) -> str:
+def _form(node: CfgNode | None) -> str:
     """Return whose queries there are, and of which kind of segments if not of all."""
+    if node is None:
+        return "-"
     return node.QUERIES if node.SEGMENTS == "all" else f"{node.SEGMENTS} alone"
 
 

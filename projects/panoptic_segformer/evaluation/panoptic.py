@@ -45,9 +45,15 @@ class PanopticQualityEvaluator(COCOPanopticEvaluator):
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Keep the panoptic maps of a batch as png, with the areas of the true segments.
 
-        Raises: FileNotFoundError, ValueError: if a png of the truth is missing, damaged or does not fit the json.
+        Raises: FileNotFoundError, ValueError: if a png of the truth is missing, damaged or does not fit the json, or
+            the model gives no panoptic results.
         """
         for picture, output in zip(inputs, outputs, strict=True):
+            if "panoptic_seg" not in output:
+                raise ValueError(
+                    f"the model returns {sorted(output)} but no panoptic_seg, which panoptic quality is counted from: "
+                    "switch its panoptic results on"
+                )
             # Detectron2 changes the segments in place, which other evaluators still need.
             super().process([picture], [{"panoptic_seg": copy.deepcopy(output["panoptic_seg"])}])
             # Counted here and not in `evaluate`, so that the processes share the work.

@@ -39,6 +39,7 @@ __all__ = [
     "load_predictor",
     "output_files",
     "predict_files",
+    "without_instances",
     "write_picture",
 ]
 
@@ -129,6 +130,15 @@ def load_predictor(cfg: CfgNode) -> DefaultPredictor:
         raise
 
 
+def without_instances(cfg: CfgNode) -> CfgNode:
+    """Return a config whose model gives no instances, where that can be told: overlays show none."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    if "PANOPTIC_SEGFORMER" in cfg.MODEL:
+        cfg.MODEL.PANOPTIC_SEGFORMER.TEST.INSTANCE_ON = False
+    return cfg
+
+
 def check_weights(weights: str) -> None:
     """Raise FileNotFoundError if weights are neither a file that is there nor an address."""
     if _is_file(weights) and not Path(weights).is_file():
@@ -177,8 +187,8 @@ def predict_files(
                 continue
             if "panoptic_seg" not in result:
                 raise ValueError(
-                    f"the model returns {sorted(result)} but no panoptic_seg: "
-                    "set MODEL.PANOPTIC_SEGFORMER.TEST.PANOPTIC_ON to True"
+                    f"the model returns {sorted(result)} but no panoptic_seg: switch its panoptic results on "
+                    "(MODEL.PANOPTIC_SEGFORMER.TEST.PANOPTIC_ON; other models have keys of their own)"
                 )
             panoptic_seg, segments_info = result["panoptic_seg"]
             write_picture(draw_panoptic(image, panoptic_seg, segments_info, categories), output)

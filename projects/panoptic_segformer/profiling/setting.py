@@ -83,6 +83,11 @@ class Subject:
         self.cfg = load_config(setting.config_file, setting.opts)
         if "MODEL.WEIGHTS" in setting.opts:
             raise ValueError("MODEL.WEIGHTS is among the overrides: give the checkpoint as --weights")
+        if self.cfg.MODEL.META_ARCHITECTURE != "PanopticSegFormer":
+            raise ValueError(
+                f"{setting.config_file} is a config of {self.cfg.MODEL.META_ARCHITECTURE}: stages are known of "
+                "PanopticSegFormer alone; `panseg compare` measures any model as a whole"
+            )
         check_device(self.cfg)
         torch.set_num_threads(setting.threads)
         self.picture = self._read_picture()
