@@ -85,6 +85,7 @@ def test_weight_decay_of_norms_embeddings_and_biases(tiny_config):
     cfg = tiny_config(
         "SOLVER.WEIGHT_DECAY", "0.1", "SOLVER.WEIGHT_DECAY_NORM", "0.2", "SOLVER.WEIGHT_DECAY_BIAS", "0.3"
     )
+    cfg.SOLVER.SLOW_PARAMETERS = []
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.4
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.5
     model = torch.nn.ModuleDict(
