@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -35,3 +37,11 @@ def forget_scenes() -> None:
         if name in DatasetCatalog.list():
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
+
+
+def import_train_net() -> ModuleType:
+    """Return the script as a module."""
+    spec = importlib.util.spec_from_file_location("train_net", Path(__file__).resolve().parent.parent / "train_net.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

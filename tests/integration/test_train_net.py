@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -12,17 +11,13 @@ from detectron2.engine import default_argument_parser
 
 from panoptic_segformer import load_config
 from panoptic_segformer.training.trainer import PanopticTrainer
-from tiny import tiny_overrides
-
-ROOT = Path(__file__).resolve().parents[2]
+from tiny import import_train_net, tiny_overrides
 
 
 @pytest.fixture
 def train_net(tiny_config, tmp_path, config_dir):
     """Function that runs train_net.py's main with arguments, on the tiny model and scenes."""
-    spec = importlib.util.spec_from_file_location("train_net", ROOT / "train_net.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = import_train_net()
 
     def run(*words: str):
         config = str(config_dir / "synthetic/panoptic_segformer_lite0.yaml")
