@@ -1,0 +1,73 @@
+"""The page's section of pictures: legend of the classes, buttons of the orders, and the rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..results import Category
+from .markup import Markup, element
+from .rows import Order, Row, Tile
+from .tables import number
+
+__all__ = ["FOLDER", "class_legend", "order_buttons", "picture_rows"]
+
+# Of the tiles, beside the page.
+FOLDER = "pictures"
+
+
+def class_legend(categories: Sequence[Category], rows: Sequence[Row]) -> Markup:
+    """Return the colours of all classes that are seen in some row."""
+    seen = frozenset[int]().union(*(row.category_ids for row in rows))
+    kinds = []
+    for title, isthing in (("Things", True), ("Stuff", False)):
+        entries = [_legend_entry(one) for one in categories if one.id in seen and one.isthing == isthing]
+        if entries:
+            kinds.append(element("div", element("dt", title), *entries))
+    return element("dl", *kinds, class_="legend")
+
+
+def _legend_entry(category: Category) -> Markup:
+    red, green, blue = category.color
+    swatch = element("span", class_="swatch", style=f"background: rgb({red} {green} {blue})")
+    return element("dd", swatch, category.name)
+
+
+def order_buttons(orders: Sequence[Order]) -> Markup:
+    """Return the buttons of the orders; the page's script shows them, as nothing happens without it."""
+    buttons = [
+        element("button", order.title, type="button", data_order=index, aria_pressed="false" if index else "true")
+        for index, order in enumerate(orders)
+    ]
+    label = element("span", "Sort by", id="orders-label")
+    return element("div", label, *buttons, id="orders", role="group", aria_labelledby="orders-label", hidden=True)
+
+
+def picture_rows(rows: Sequence[Row], orders: Sequence[Order]) -> Markup:
+    """Return all rows, in the first order."""
+    items = [_row(row, [order.places[index] for order in orders]) for index, row in enumerate(rows)]
+    return element("ol", *(items[index] for index in _indices(orders[0])), id="rows")
+
+
+def _indices(order: Order) -> list[int]:
+    """Return the rows' numbers as they stand in an order."""
+    return sorted(range(len(order.places)), key=lambda index: order.places[index])
+
+
+def _row(row: Row, places: Sequence[int]) -> Markup:
+    parts = [element("h3", row.name)]
+    if not math.isnan(row.disagreement):
+        parts.append(element("p", f"disagreement {number(row.disagreement)} %"))
+    tiles = element("div", *(_tile(row, tile) for tile in row.tiles), class_="tiles")
+    return element("li", element("header", *parts), tiles, class_="row", data_places=" ".join(map(str, places)))
+
+
+def _tile(row: Row, tile: Tile) -> Markup:
+    figures = [element("span", figure, class_="figure") for figure in tile.figures]
+    caption = element("figcaption", element("strong", tile.title), *figures)
+    if not tile.file:
+        return element("figure", element("p", tile.description, class_="missing"), caption)
+    address, (width, height) = f"{FOLDER}/{tile.file}", tile.size
+    words = f"{tile.title}, {row.name}: {tile.description}"
+    image = element("img", src=address, alt=words, width=width, height=height, loading="lazy", decoding="async")
+    return element("figure", element("a", image, href=address), caption)

@@ -1,0 +1,188 @@
+"""What the page shows of each picture: its row of tiles, written as files, and the orders in which rows can stand.
+
+A row is made at a time and only its words are kept, so that comparisons of any length fit into memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...data.reading import read_picture
+from ..disagreement import disagreement_map
+from ..matching import NumberedSegments
+from ..results import Comparison, ModelResult, Picture, Prediction, PredictionOf, TruthOf
+from .drawing import dataset_categories, draw_disagreement, draw_prediction, shrink, write_jpeg
+from .tables import number
+
+__all__ = ["Order", "Row", "RowMaker", "Tile", "row_orders"]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a row.
+
+    Attributes:
+        title: whose it is.
+        description: what is seen on it in words, or why there is no file.
+        file: name of the picture's file; "" if there is none.
+        size: (width, height) of the file.
+        figures: to stand beside the title, such as "PQ 51.2".
+    """
+
+    title: str
+    description: str
+    file: str = ""
+    size: tuple[int, int] = (0, 0)
+    figures: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """Everything about one picture.
+
+    Attributes:
+        name: of the picture.
+        tiles: input, truth if there is one, every model, and disagreement if there are several models.
+        disagreement: in percent; nan with fewer than two predictions.
+        qualities: PQ in percent by model; nan where there is none.
+        category_ids: of all segments that are seen.
+    """
+
+    name: str
+    tiles: Sequence[Tile]
+    disagreement: float
+    qualities: dict[str, float]
+    category_ids: frozenset[int]
+
+
+class RowMaker:
+    """Makes the rows of a comparison.
+
+    Args:
+        comparison: finished.
+        folder: where the files of the tiles go; it exists.
+        prediction_of, truth_of: as for `write_page`.
+    """
+
+    def __init__(self, comparison: Comparison, folder: Path, prediction_of: PredictionOf, truth_of: TruthOf) -> None:
+        self.pictures = comparison.pictures
+        self.models = [model for model in comparison.models if not model.error]
+        self.names = {category.id: category.name for category in comparison.categories}
+        self.categories = dataset_categories(comparison.categories)
+        self.folder = folder
+        self.prediction_of, self.truth_of = prediction_of, truth_of
+
+    def make(self, index: int) -> Row:
+        """Write the tiles of picture number `index` and return its row.
+
+        Raises: FileNotFoundError, ValueError: if the picture can't be read, or truth or predictions do not fit it.
+        """
+        picture = self.pictures[index]
+        image = read_picture(picture.path, "RGB")
+        truth = self.truth_of(picture)
+        predictions = {model.name: self._prediction(model, picture, image) for model in self.models}
+        made = [prediction for prediction in predictions.values() if prediction is not None]
+        seen = made if truth is None else [truth, *made]
+        small_image = shrink(image)
+        stem = f"{index + 1:04d}"
+
+        def drawn(title: str, prediction: Prediction, file: str, figures: Sequence[str] = ()) -> Tile:
+            # What is seen first, the truth if there is one, decides the shades of all.
+            drawing = draw_prediction(small_image, prediction, seen[0], self.categories)
+            return self._tile(title, self._words(prediction), f"{stem}_{file}.jpg", drawing, figures)
+
+        tiles = [self._tile("Input", "the picture as it is", f"{stem}_input.jpg", small_image)]
+        if truth is not None:
+            tiles.append(drawn("Truth", truth, "truth"))
+        for place, model in enumerate(self.models, start=1):
+            prediction = predictions[model.name]
+            if prediction is None:
+                tiles.append(Tile(model.name, "No prediction: the model failed on this picture."))
+            else:
+                tiles.append(drawn(model.name, prediction, f"model_{place}", _figures(model, picture, prediction)))
+        shares = disagreement_map(made)
+        mean = 100 * float(shares.mean()) if len(made) > 1 else math.nan
+        if len(made) > 1:
+            words, figures = "bright where models disagree", [f"{number(mean)} %"]
+            drawing = draw_disagreement(small_image, shares)
+            tiles.append(self._tile("Disagreement", words, f"{stem}_disagreement.jpg", drawing, figures))
+        elif len(self.models) > 1:
+            tiles.append(Tile("Disagreement", "No map: fewer than two models have a prediction."))
+        return Row(
+            picture.name,
+            tiles,
+            mean,
+            {model.name: model.picture_qualities.get(picture.name, math.nan) for model in self.models},
+            frozenset(segment["category_id"] for one in seen for segment in one.segments),
+        )
+
+    def _prediction(self, model: ModelResult, picture: Picture, image: np.ndarray) -> Prediction | None:
+        try:
+            prediction = self.prediction_of(model.name, picture)
+        except KeyError:
+            return None
+        if prediction.segment_ids.shape != image.shape[:2]:
+            raise ValueError(
+                f"the prediction of {model.name} for {picture.name} has size {prediction.segment_ids.shape}, the "
+                f"picture {image.shape[:2]} (height, width): a model's result must have the picture's size"
+            )
+        return prediction
+
+    def _tile(self, title: str, description: str, file: str, drawing: np.ndarray, figures: Sequence[str] = ()) -> Tile:
+        return Tile(title, description, file, write_jpeg(drawing, self.folder / file), figures)
+
+    def _words(self, prediction: Prediction) -> str:
+        """Return what a prediction sees: things with their number, and stuff."""
+        counts = Counter(segment["category_id"] for segment in prediction.segments if segment["isthing"])
+        things = [f"{count} {self.names[category_id]}" for category_id, count in counts.items()]
+        stuff = dict.fromkeys(self.names[one["category_id"]] for one in prediction.segments if not one["isthing"])
+        return ", ".join([*things, *stuff]) or "nothing"
+
+
+def _figures(model: ModelResult, picture: Picture, prediction: Prediction) -> list[str]:
+    void = 100 * float((NumberedSegments.of(prediction).numbers == 0).mean())
+    figures = [f"void {number(void)} %"]
+    if picture.name in model.picture_qualities:
+        figures.insert(0, f"PQ {number(model.picture_qualities[picture.name])}")
+    return figures
+
+
+@dataclass(frozen=True)
+class Order:
+    """One order of all rows: row number i stands at `places[i]`."""
+
+    title: str
+    places: Sequence[int]
+
+
+def row_orders(rows: Sequence[Row]) -> list[Order]:
+    """Return the orders that make a difference, the one to start with first.
+
+    Those are disagreement (the most first), PQ of each model (the least first) and name; rows without the number
+    come last, equal ones stay as they are.
+    """
+    orders = []
+    if not all(math.isnan(row.disagreement) for row in rows):
+        orders.append(_order("disagreement", rows, lambda row: _nan_last(-row.disagreement)))
+    for name in rows[0].qualities if rows else ():
+        if not all(math.isnan(row.qualities[name]) for row in rows):
+            orders.append(_order(f"PQ of {name}", rows, lambda row, name=name: _nan_last(row.qualities[name])))
+    return [*orders, _order("name", rows, lambda row: row.name)]
+
+
+def _order(title: str, rows: Sequence[Row], key: Callable[[Row], object]) -> Order:
+    ordered = sorted(range(len(rows)), key=lambda index: key(rows[index]))
+    places = [0] * len(rows)
+    for place, index in enumerate(ordered):
+        places[index] = place
+    return Order(title, places)
+
+
+def _nan_last(value: float) -> tuple[bool, float]:
+    return math.isnan(value), value
