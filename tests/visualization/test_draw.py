@@ -180,3 +180,9 @@ def test_draw_with_ranks_shares_shades_in_any_order(scene):
 def test_draw_without_legend_has_the_size_of_the_picture(scene):
     whole = draw_panoptic(*scene, CATEGORIES)
     assert (draw_panoptic(*scene, CATEGORIES, with_legend=False) == whole[:480]).all()
+
+
+def test_draw_without_labels_has_the_segments_alone(scene):
+    picture = draw_panoptic(*scene, CATEGORIES, with_labels=False)
+    assert picture[100:400, 50:250].min() > 75, "the box of a label darkens the picture"
+    assert picture.shape == draw_panoptic(*scene, CATEGORIES).shape

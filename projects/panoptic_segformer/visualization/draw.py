@@ -39,6 +39,7 @@ def draw_panoptic(
     segments_info: Sequence[Mapping[str, Any]],
     categories: Categories,
     ranks: Mapping[int, int] | None = None,
+    with_labels: bool = True,
     with_legend: bool = True,
 ) -> np.ndarray:
     """Return the picture with its segments painted over it and a legend below.
@@ -50,7 +51,8 @@ def draw_panoptic(
             share ids) and, in predictions, `score`.
         categories: names and colours of the classes.
         ranks: which shade of its class's colour each segment id gets; by default segments of a class are counted.
-        with_legend: False leaves the legend out.
+        with_labels: False leaves out the names on the segments.
+        with_legend: False leaves out the legend below the picture.
 
     Returns: (H', W', 3) uint8, RGB; small pictures are enlarged, and the legend adds to the height.
     Raises: ValueError: if image and ids do not fit together or a class is unknown.
@@ -66,7 +68,8 @@ def draw_panoptic(
     font_size = max(LEAST_FONT_SIZE, round(min(height, width) / 36))
 
     picture = Image.fromarray(_paint(enlarged, index_map, list(colors.values()), max(1, font_size // 12)))
-    draw_labels(picture, index_map, _labels(segments_info, index_map, styles), font_size)
+    if with_labels:
+        draw_labels(picture, index_map, _labels(segments_info, index_map, styles), font_size)
     if not with_legend:
         return np.array(picture)
     legend = draw_legend(_legend_entries(segments_info, colors, styles), max(width, LEAST_WIDTH), font_size)
