@@ -19,7 +19,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 20, 16, 48
 LINE_HEIGHT = 17
 LABEL_GAP = 11
 # Rough width of a letter of a label.
-LETTER_WIDTH = 7.4
+LETTER_WIDTH = 8.6
 
 
 class Axis:

@@ -1,12 +1,12 @@
-"""The pictures of the page: segments over a picture, the same colours for every model, and the disagreement map.
+"""The drawings of the page: segments over a picture, the same colours for every model, and the disagreement map.
 
-Shape legend: H, W size of the picture; h, w that of the drawing, which is at most LONGEST_SIDE.
+Shape legend: H, W size of the picture; h, w that of its drawings.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,18 @@ from ...writing import whole_file
 from ..matching import NumberedSegments, same_segments
 from ..results import Category, Prediction
 
-__all__ = ["dataset_categories", "draw_disagreement", "draw_prediction", "shade_ranks", "shrink", "write_jpeg"]
+__all__ = [
+    "THUMBNAIL_SIDE",
+    "dataset_categories",
+    "draw_disagreement",
+    "draw_prediction",
+    "shade_ranks",
+    "shrink",
+    "write_jpeg",
+]
 
-LONGEST_SIDE = 640
+# Longest side of a drawing, and of the thumbnail that stands for it: hundreds of them are on one page.
+DRAWING_SIDE, THUMBNAIL_SIDE = 640, 400
 JPEG_QUALITY = 85
 # The picture under a disagreement map is grey and keeps this share of its brightness, ...
 DIMMED = 0.3
@@ -74,27 +83,34 @@ def _ranks_in_order(segments: NumberedSegments) -> list[int]:
     return ranks
 
 
-def shrink(image: np.ndarray) -> np.ndarray:
+def shrink(image: np.ndarray, longest_side: int = DRAWING_SIDE) -> np.ndarray:
     """Return a picture (H, W, 3) uint8 as (h, w, 3), or as it is if it is small enough."""
-    return np.asarray(Image.fromarray(image).resize(_small_size(image), Image.Resampling.LANCZOS))
+    height, width = image.shape[:2]
+    factor = min(1.0, longest_side / max(height, width))
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
 
 def draw_prediction(
-    small_image: np.ndarray, prediction: Prediction, reference: Prediction, categories: Categories
+    small_image: np.ndarray,
+    prediction: Prediction,
+    ranks: Mapping[int, int],
+    categories: Categories,
+    with_labels: bool,
 ) -> np.ndarray:
-    """Return the segments over the picture, in the shades of the reference.
+    """Return the segments over the picture.
 
     Args:
         small_image: (h, w, 3) uint8 RGB, what `shrink` returned.
         prediction: of size (H, W).
-        reference: of size (H, W), its shades are used; may be the prediction itself.
+        ranks: what `shade_ranks` returned.
         categories: what `dataset_categories` returned.
+        with_labels: whether names stand on the segments.
 
     Returns: (h', w', 3) uint8 RGB; drawings of small pictures are larger.
     """
-    ranks = shade_ranks(prediction, reference)
     small_ids = _nearest(prediction.segment_ids, small_image.shape[:2])
-    return draw_panoptic(small_image, small_ids, prediction.segments, categories, ranks, with_legend=False)
+    return draw_panoptic(small_image, small_ids, prediction.segments, categories, ranks, with_labels, with_legend=False)
 
 
 def draw_disagreement(small_image: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -111,19 +127,10 @@ def draw_disagreement(small_image: np.ndarray, shares: np.ndarray) -> np.ndarray
     return (grey + opacity * (np.float32(DISAGREEMENT_COLOR) - grey)).round().astype(np.uint8)
 
 
-def write_jpeg(picture: np.ndarray, path: Path) -> tuple[int, int]:
-    """Write a picture (h, w, 3) uint8 RGB and return its (width, height)."""
-    drawing = Image.fromarray(picture)
+def write_jpeg(drawing: np.ndarray, path: Path) -> None:
+    """Write a drawing (h, w, 3) uint8 RGB."""
     with whole_file(path) as partial:
-        drawing.save(partial, quality=JPEG_QUALITY)
-    return drawing.size
-
-
-def _small_size(image: np.ndarray) -> tuple[int, int]:
-    """Return (w, h)."""
-    height, width = image.shape[:2]
-    factor = min(1.0, LONGEST_SIDE / max(height, width))
-    return max(1, round(width * factor)), max(1, round(height * factor))
+        Image.fromarray(drawing).save(partial, quality=JPEG_QUALITY)
 
 
 def _nearest(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:

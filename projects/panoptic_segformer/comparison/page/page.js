@@ -27,7 +27,6 @@ function show(link) {
   shown = link;
   image.src = link.href;
   image.alt = tile.alt;
-  image.width = tile.width;
   image.style.aspectRatio = tile.getAttribute("width") + " / " + tile.getAttribute("height");
   document.getElementById("viewer-caption").textContent = tile.alt;
   if (!viewer.open) viewer.showModal();

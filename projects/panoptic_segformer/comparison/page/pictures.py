@@ -14,6 +14,8 @@ __all__ = ["FOLDER", "class_legend", "order_buttons", "picture_rows"]
 
 # Of the tiles, beside the page.
 FOLDER = "pictures"
+# Rows of more tiles take two lines on wide windows.
+TILES_IN_A_LINE = 6
 
 
 def class_legend(categories: Sequence[Category], rows: Sequence[Row]) -> Markup:
@@ -46,7 +48,9 @@ def order_buttons(orders: Sequence[Order]) -> Markup:
 def picture_rows(rows: Sequence[Row], orders: Sequence[Order]) -> Markup:
     """Return all rows, in the first order."""
     items = [_row(row, [order.places[index] for order in orders]) for index, row in enumerate(rows)]
-    return element("ol", *(items[index] for index in _indices(orders[0])), id="rows")
+    most = max((len(row.tiles) for row in rows), default=1)
+    columns = most if most <= TILES_IN_A_LINE else math.ceil(most / 2)
+    return element("ol", *(items[index] for index in _indices(orders[0])), id="rows", style=f"--columns: {columns}")
 
 
 def _indices(order: Order) -> list[int]:
@@ -67,7 +71,7 @@ def _tile(row: Row, tile: Tile) -> Markup:
     caption = element("figcaption", element("strong", tile.title), *figures)
     if not tile.file:
         return element("figure", element("p", tile.description, class_="missing"), caption)
-    address, (width, height) = f"{FOLDER}/{tile.file}", tile.size
+    width, height = tile.size
     words = f"{tile.title}, {row.name}: {tile.description}"
-    image = element("img", src=address, alt=words, width=width, height=height, loading="lazy", decoding="async")
-    return element("figure", element("a", image, href=address), caption)
+    image = element("img", src=f"{FOLDER}/{tile.thumbnail}", alt=words, width=width, height=height, loading="lazy")
+    return element("figure", element("a", image, href=f"{FOLDER}/{tile.file}"), caption)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,15 @@ from ...data.reading import read_picture
 from ..disagreement import disagreement_map
 from ..matching import NumberedSegments
 from ..results import Comparison, ModelResult, Picture, Prediction, PredictionOf, TruthOf
-from .drawing import dataset_categories, draw_disagreement, draw_prediction, shrink, write_jpeg
+from .drawing import (
+    THUMBNAIL_SIDE,
+    dataset_categories,
+    draw_disagreement,
+    draw_prediction,
+    shade_ranks,
+    shrink,
+    write_jpeg,
+)
 from .tables import number
 
 __all__ = ["Order", "Row", "RowMaker", "Tile", "row_orders"]
@@ -30,14 +38,16 @@ class Tile:
     Attributes:
         title: whose it is.
         description: what is seen on it in words, or why there is no file.
-        file: name of the picture's file; "" if there is none.
-        size: (width, height) of the file.
+        file: name of the drawing's file; "" if there is none.
+        thumbnail: name of the file that stands for it on the page.
+        size: (width, height) of the thumbnail.
         figures: to stand beside the title, such as "PQ 51.2".
     """
 
     title: str
     description: str
     file: str = ""
+    thumbnail: str = ""
     size: tuple[int, int] = (0, 0)
     figures: Sequence[str] = ()
 
@@ -92,26 +102,23 @@ class RowMaker:
         small_image = shrink(image)
         stem = f"{index + 1:04d}"
 
-        def drawn(title: str, prediction: Prediction, file: str, figures: Sequence[str] = ()) -> Tile:
-            # What is seen first, the truth if there is one, decides the shades of all.
-            drawing = draw_prediction(small_image, prediction, seen[0], self.categories)
-            return self._tile(title, self._words(prediction), f"{stem}_{file}.jpg", drawing, figures)
-
-        tiles = [self._tile("Input", "the picture as it is", f"{stem}_input.jpg", small_image)]
+        tiles = [self._tile("Input", "the picture as it is", f"{stem}_input", small_image)]
         if truth is not None:
-            tiles.append(drawn("Truth", truth, "truth"))
+            tiles.append(self._segments("Truth", f"{stem}_truth", small_image, truth, truth))
         for place, model in enumerate(self.models, start=1):
             prediction = predictions[model.name]
             if prediction is None:
                 tiles.append(Tile(model.name, "No prediction: the model failed on this picture."))
             else:
-                tiles.append(drawn(model.name, prediction, f"model_{place}", _figures(model, picture, prediction)))
+                # What is seen first, the truth if there is one, decides the shades of all.
+                tile = self._segments(model.name, f"{stem}_model_{place}", small_image, prediction, seen[0])
+                tiles.append(replace(tile, figures=_figures(model, picture, prediction)))
         shares = disagreement_map(made)
         mean = 100 * float(shares.mean()) if len(made) > 1 else math.nan
         if len(made) > 1:
-            words, figures = "bright where models disagree", [f"{number(mean)} %"]
             drawing = draw_disagreement(small_image, shares)
-            tiles.append(self._tile("Disagreement", words, f"{stem}_disagreement.jpg", drawing, figures))
+            tile = self._tile("Disagreement", "bright where models disagree", f"{stem}_disagreement", drawing)
+            tiles.append(replace(tile, figures=[f"{number(mean)} %"]))
         elif len(self.models) > 1:
             tiles.append(Tile("Disagreement", "No map: fewer than two models have a prediction."))
         return Row(
@@ -134,8 +141,27 @@ class RowMaker:
             )
         return prediction
 
-    def _tile(self, title: str, description: str, file: str, drawing: np.ndarray, figures: Sequence[str] = ()) -> Tile:
-        return Tile(title, description, file, write_jpeg(drawing, self.folder / file), figures)
+    def _segments(
+        self, title: str, stem: str, small_image: np.ndarray, prediction: Prediction, reference: Prediction
+    ) -> Tile:
+        """Return the tile of a prediction; names are on the drawing alone, where they can be read."""
+        ranks = shade_ranks(prediction, reference)
+        large, plain = (
+            draw_prediction(small_image, prediction, ranks, self.categories, with_labels)
+            for with_labels in (True, False)
+        )
+        return self._tile(title, self._words(prediction), stem, large, plain)
+
+    def _tile(
+        self, title: str, description: str, stem: str, drawing: np.ndarray, plain: np.ndarray | None = None
+    ) -> Tile:
+        """Write a drawing and its thumbnail, made of `plain` if that is given, and return their tile."""
+        file, thumbnail_file = f"{stem}.jpg", f"{stem}_small.jpg"
+        thumbnail = shrink(drawing if plain is None else plain, THUMBNAIL_SIDE)
+        write_jpeg(drawing, self.folder / file)
+        write_jpeg(thumbnail, self.folder / thumbnail_file)
+        height, width = thumbnail.shape[:2]
+        return Tile(title, description, file, thumbnail_file, (width, height))
 
     def _words(self, prediction: Prediction) -> str:
         """Return what a prediction sees: things with their number, and stuff."""

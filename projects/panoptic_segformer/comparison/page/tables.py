@@ -26,7 +26,7 @@ class Column:
     """A column of measured numbers.
 
     Attributes:
-        group, title: the two lines of its head; columns of one group are neighbours.
+        group, title: the two lines of its head; columns of one group are neighbours and of one direction.
         key: in `ModelResult.qualities` or `ModelResult.costs`.
         meaning: in words.
         unit: what a shown 1 stands for.
@@ -88,10 +88,9 @@ def measured_table(models: Sequence[ModelResult]) -> Markup:
     """
     columns = [column for column in MEASURED if not all(math.isnan(column.shown(model)) for model in models)]
     groups = [(name, list(members)) for name, members in groupby(columns, lambda column: column.group)]
-    heads = [element("th", name, colspan=len(members), scope="colgroup") for name, members in groups]
     head = element(
         "thead",
-        element("tr", element("th", "Model", rowspan=2, scope="col"), *heads),
+        element("tr", element("th", "Model", rowspan=2, scope="col"), *(_group_head(*group) for group in groups)),
         element("tr", *(_column_head(column) for column in columns)),
     )
     best = {column: _best(column, models) for column in columns}
@@ -100,15 +99,14 @@ def measured_table(models: Sequence[ModelResult]) -> Markup:
     return _table("Measured here", element("colgroup", element("col")), *spans, head, body)
 
 
+def _group_head(name: str, columns: Sequence[Column]) -> Markup:
+    arrow, words = ("↑", "more is better") if columns[0].more_is_better else ("↓", "less is better")
+    direction = element("span", arrow, class_="arrow", role="img", aria_label=words, title=words)
+    return element("th", name, direction, colspan=len(columns), scope="colgroup")
+
+
 def _column_head(column: Column) -> Markup:
-    arrow, words = ("↑", "more is better") if column.more_is_better else ("↓", "less is better")
-    # The arrow is read by its words; the meaning of the column is in the tip.
-    return element(
-        "th",
-        element("abbr", column.title, title=f"{column.meaning}; {words}"),
-        element("span", arrow, class_="arrow", role="img", aria_label=words),
-        scope="col",
-    )
+    return element("th", element("abbr", column.title, title=column.meaning), scope="col")
 
 
 def _best(column: Column, models: Sequence[ModelResult]) -> float | None:
@@ -142,7 +140,8 @@ def published_table(models: Sequence[ModelResult]) -> Markup | None:
     if not known:
         return None
     keys = [key for key in _keys(model.published for model in known) if key != SOURCE]
-    head = [element("th", text, scope="col") for text in ("Model", *keys, "Source")]
+    head = [element("th", text, scope="col") for text in ("Model", *keys)]
+    head.append(element("th", "Source", scope="col", class_="words"))
     rows = [
         element(
             "tr",

@@ -78,7 +78,7 @@ def _facts(facts: Mapping[str, str]) -> Markup:
 
 def _figures(models: Sequence[ModelResult]) -> Markup:
     """Return tables and chart."""
-    parts = [measured_table(models)]
+    parts = []
     chart = quality_chart(models)
     if chart is not None:
         caption = element("figcaption", "Quality against time: the upper left is best.")
@@ -86,12 +86,12 @@ def _figures(models: Sequence[ModelResult]) -> Markup:
     oracle = oracle_table(models)
     if oracle is not None:
         words = "What PQ would be if the truth replaced one part of every prediction, and what that gains."
-        parts += [oracle, element("p", words, class_="remark")]
+        parts.append(element("div", oracle, element("p", words, class_="remark")))
     published = published_table(models)
     if published is not None:
         words = "Figures that others report. Their machines, pictures and rules differ: do not compare across tables."
-        parts += [published, element("p", words, class_="remark")]
-    return join(parts)
+        parts.append(element("div", published, element("p", words, class_="remark")))
+    return join([measured_table(models), element("div", *parts, class_="further")])
 
 
 def _model(model: ModelResult) -> Markup:
