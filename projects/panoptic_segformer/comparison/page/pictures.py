@@ -14,19 +14,23 @@ __all__ = ["FOLDER", "class_legend", "order_buttons", "picture_rows"]
 
 # Of the tiles, beside the page.
 FOLDER = "pictures"
+# Longer legends are folded.
+MOST_OPEN = 30
 # Rows of more tiles take two lines on wide windows.
 TILES_IN_A_LINE = 6
 
 
 def class_legend(categories: Sequence[Category], rows: Sequence[Row]) -> Markup:
     """Return the colours of all classes that are seen in some row."""
-    seen = frozenset[int]().union(*(row.category_ids for row in rows))
+    ids = frozenset[int]().union(*(row.category_ids for row in rows))
+    seen = [category for category in categories if category.id in ids]
     kinds = []
     for title, isthing in (("Things", True), ("Stuff", False)):
-        entries = [_legend_entry(one) for one in categories if one.id in seen and one.isthing == isthing]
+        entries = [_legend_entry(category) for category in seen if category.isthing == isthing]
         if entries:
             kinds.append(element("div", element("dt", title), *entries))
-    return element("dl", *kinds, class_="legend")
+    summary = element("summary", f"Colours of {len(seen)} classes")
+    return element("details", summary, element("dl", *kinds), class_="legend", open=len(seen) <= MOST_OPEN)
 
 
 def _legend_entry(category: Category) -> Markup:

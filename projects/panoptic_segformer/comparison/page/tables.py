@@ -120,8 +120,8 @@ def _best(column: Column, models: Sequence[ModelResult]) -> float | None:
 def _measured_row(model: ModelResult, best: Mapping[Column, float | None]) -> Markup:
     name = element("th", model.name, scope="row")
     if model.error:
-        error = element("td", element("strong", "Failed: "), model.error, colspan=max(1, len(best)))
-        return element("tr", name, error, class_="failed")
+        error = element("p", element("strong", "Failed: "), model.error)
+        return element("tr", name, element("td", error, colspan=max(1, len(best))), class_="failed")
     cells = []
     for column, best_value in best.items():
         value = column.shown(model)
