@@ -96,26 +96,30 @@ class RowMaker:
         picture = self.pictures[index]
         image = read_picture(picture.path, "RGB")
         truth = self.truth_of(picture)
-        predictions = {model.name: self._prediction(model, picture, image) for model in self.models}
-        made = [prediction for prediction in predictions.values() if prediction is not None]
-        seen = made if truth is None else [truth, *made]
-        small_image = shrink(image)
-        stem = f"{index + 1:04d}"
+        predictions = {model.name: self._prediction(model, picture) for model in self.models}
+        made = {name: prediction for name, prediction in predictions.items() if prediction is not None}
+        seen = made if truth is None else {"the truth": truth, **made}
+        for whose, prediction in seen.items():
+            _check_size(prediction, image, whose, picture)
 
+        small_image = shrink(image)
+        # What is seen first, the truth if there is one, decides the shades of all.
+        reference = next(iter(seen.values()), None)
+        stem = f"{index + 1:04d}"
         tiles = [self._tile("Input", "the picture as it is", f"{stem}_input", small_image)]
         if truth is not None:
-            tiles.append(self._segments("Truth", f"{stem}_truth", small_image, truth, truth))
+            tiles.append(self._segments("Truth", f"{stem}_truth", small_image, truth, reference))
         for place, model in enumerate(self.models, start=1):
             prediction = predictions[model.name]
             if prediction is None:
                 tiles.append(Tile(model.name, "No prediction: the model failed on this picture."))
             else:
-                # What is seen first, the truth if there is one, decides the shades of all.
-                tile = self._segments(model.name, f"{stem}_model_{place}", small_image, prediction, seen[0])
+                tile = self._segments(model.name, f"{stem}_model_{place}", small_image, prediction, reference)
                 tiles.append(replace(tile, figures=_figures(model, picture, prediction)))
-        shares = disagreement_map(made)
-        mean = 100 * float(shares.mean()) if len(made) > 1 else math.nan
+        mean = math.nan
         if len(made) > 1:
+            shares = disagreement_map(list(made.values()))
+            mean = 100 * float(shares.mean())
             drawing = draw_disagreement(small_image, shares)
             tile = self._tile("Disagreement", "bright where models disagree", f"{stem}_disagreement", drawing)
             tiles.append(replace(tile, figures=[f"{number(mean)} %"]))
@@ -126,20 +130,14 @@ class RowMaker:
             tiles,
             mean,
             {model.name: model.picture_qualities.get(picture.name, math.nan) for model in self.models},
-            frozenset(segment["category_id"] for one in seen for segment in one.segments),
+            frozenset(segment["category_id"] for prediction in seen.values() for segment in prediction.segments),
         )
 
-    def _prediction(self, model: ModelResult, picture: Picture, image: np.ndarray) -> Prediction | None:
+    def _prediction(self, model: ModelResult, picture: Picture) -> Prediction | None:
         try:
-            prediction = self.prediction_of(model.name, picture)
+            return self.prediction_of(model.name, picture)
         except KeyError:
             return None
-        if prediction.segment_ids.shape != image.shape[:2]:
-            raise ValueError(
-                f"the prediction of {model.name} for {picture.name} has size {prediction.segment_ids.shape}, the "
-                f"picture {image.shape[:2]} (height, width): a model's result must have the picture's size"
-            )
-        return prediction
 
     def _segments(
         self, title: str, stem: str, small_image: np.ndarray, prediction: Prediction, reference: Prediction
@@ -169,6 +167,14 @@ class RowMaker:
         things = [f"{count} {self.names[category_id]}" for category_id, count in counts.items()]
         stuff = dict.fromkeys(self.names[one["category_id"]] for one in prediction.segments if not one["isthing"])
         return ", ".join([*things, *stuff]) or "nothing"
+
+
+def _check_size(prediction: Prediction, image: np.ndarray, whose: str, picture: Picture) -> None:
+    if prediction.segment_ids.shape != image.shape[:2]:
+        raise ValueError(
+            f"the segments of {whose} for {picture.name} have (height, width) {prediction.segment_ids.shape}, the "
+            f"picture {image.shape[:2]}: every pixel of the picture needs its segment"
+        )
 
 
 def _figures(model: ModelResult, picture: Picture, prediction: Prediction) -> list[str]:
