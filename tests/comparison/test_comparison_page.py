@@ -216,7 +216,6 @@ def test_page_stays_as_it_was_if_a_prediction_does_not_fit(comparison, page):
 def test_script_sorts_rows_and_shows_tiles_in_a_browser(page):
     steps = """<script>
       const log = [], note = () => log.push(document.getElementById("viewer-caption").textContent.split(":")[0]);
-      const viewer = document.getElementById("viewer");
       const press = (key) => { viewer.dispatchEvent(new KeyboardEvent("keydown", { key })); note(); };
       document.querySelector('[data-order="1"]').click();  // PQ of the first model: b, the evil name, a.
       document.querySelector("#rows a").click(); note();

@@ -78,20 +78,20 @@ def _facts(facts: Mapping[str, str]) -> Markup:
 
 def _figures(models: Sequence[ModelResult]) -> Markup:
     """Return tables and chart."""
-    parts = []
     chart = quality_chart(models)
     if chart is not None:
-        caption = element("figcaption", "Quality against time: the upper left is best.")
-        parts.append(element("figure", chart, caption, class_="chart"))
+        chart = element("figure", chart, element("figcaption", "Quality against time: the upper left is best."))
+    tables = []
     oracle = oracle_table(models)
     if oracle is not None:
         words = "What PQ would be if the truth replaced one part of every prediction, and what that gains."
-        parts.append(element("div", oracle, element("p", words, class_="remark")))
+        tables += [oracle, element("p", words, class_="remark")]
     published = published_table(models)
     if published is not None:
         words = "Figures that others report. Their machines, pictures and rules differ: do not compare across tables."
-        parts.append(element("div", published, element("p", words, class_="remark")))
-    return join([measured_table(models), element("div", *parts, class_="further")])
+        tables += [published, element("p", words, class_="remark")]
+    further = element("div", chart or "", element("div", *tables), class_="further")
+    return join([measured_table(models), further])
 
 
 def _model(model: ModelResult) -> Markup:
