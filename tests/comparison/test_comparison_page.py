@@ -278,8 +278,8 @@ def test_orders_put_missing_numbers_last_and_leave_out_what_is_not_known():
         Row("y", [], 9.0, {"m": 70.0, "none": math.nan}, frozenset()),
     ]
     assert {order.title: order.places for order in row_orders(rows)} == {
-        "disagreement": [2, 1, 0],
-        "PQ of m": [2, 1, 0],
+        "most disagreement": [2, 1, 0],
+        "least PQ of m": [2, 1, 0],
         "name": [0, 2, 1],
     }
 

@@ -201,10 +201,10 @@ def row_orders(rows: Sequence[Row]) -> list[Order]:
     """
     orders = []
     if not all(math.isnan(row.disagreement) for row in rows):
-        orders.append(_order("disagreement", rows, lambda row: _nan_last(-row.disagreement)))
+        orders.append(_order("most disagreement", rows, lambda row: _nan_last(-row.disagreement)))
     for name in rows[0].qualities if rows else ():
         if not all(math.isnan(row.qualities[name]) for row in rows):
-            orders.append(_order(f"PQ of {name}", rows, lambda row, name=name: _nan_last(row.qualities[name])))
+            orders.append(_order(f"least PQ of {name}", rows, lambda row, name=name: _nan_last(row.qualities[name])))
     return [*orders, _order("name", rows, lambda row: row.name)]
 
 

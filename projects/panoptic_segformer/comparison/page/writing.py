@@ -109,7 +109,7 @@ def _explanation(models: Sequence[ModelResult]) -> Markup:
     """Return how to read the rows."""
     working = [model.name for model in models if not model.error]
     failed = [model.name for model in models if model.error]
-    sentences = ["A class has one colour in all pictures; an instance has the shade of the true one that it matches."]
+    sentences = ["A class has one colour in all pictures, and instances that match share a shade of it."]
     if len(working) > 1:
         sentences.append(
             "The disagreement map is brighter the more pairs of models see another class, or another instance "
