@@ -148,7 +148,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(where="projects"),
     package_dir={"": "projects"},
-    package_data={f"{PACKAGE}.analysis": ["*.yaml"]},
+    package_data={f"{PACKAGE}.analysis": ["*.yaml"], f"{PACKAGE}.comparison.page": ["*.css", "*.html", "*.js"]},
     # Detectron2 is left to the user: the names and requirements of its distributions are not to be relied on.
     install_requires=requirements("runtime.txt"),
     entry_points={"console_scripts": ["panseg = panoptic_segformer.cli:main"]},

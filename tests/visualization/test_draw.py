@@ -166,3 +166,23 @@ def test_side_by_side_writes_titles():
 def test_side_by_side_without_panels_says_so():
     with pytest.raises(ValueError, match="no panels"):
         side_by_side([])
+
+
+def test_draw_with_ranks_shares_shades_in_any_order(scene):
+    image, ids, info = scene
+    expected = draw_panoptic(image, ids, info, CATEGORIES)
+    ranks = {3: 0, 5: 1, 7: 0}
+    picture = draw_panoptic(image, ids, [info[1], info[2], info[0]], CATEGORIES, ranks)
+    for row, column in ((110, 60), (110, 360), (20, 20)):
+        assert (picture[row, column] == expected[row, column]).all()
+
+
+def test_draw_without_legend_has_the_size_of_the_picture(scene):
+    whole = draw_panoptic(*scene, CATEGORIES)
+    assert (draw_panoptic(*scene, CATEGORIES, with_legend=False) == whole[:480]).all()
+
+
+def test_draw_without_labels_has_the_segments_alone(scene):
+    picture = draw_panoptic(*scene, CATEGORIES, with_labels=False)
+    assert picture[100:400, 50:250].min() > 75, "the box of a label darkens the picture"
+    assert picture.shape == draw_panoptic(*scene, CATEGORIES).shape

@@ -20,7 +20,7 @@ from .text import INK, PAPER, Label, LegendEntry, draw_labels, draw_legend, font
 if TYPE_CHECKING:
     from ..data.categories import Categories, Color
 
-__all__ = ["draw_panoptic", "side_by_side"]
+__all__ = ["draw_panoptic", "index_of_ids", "side_by_side"]
 
 # Share of the segment's colour in a painted pixel.
 OPACITY = 0.55
@@ -38,6 +38,9 @@ def draw_panoptic(
     panoptic_seg: Tensor | np.ndarray,
     segments_info: Sequence[Mapping[str, Any]],
     categories: Categories,
+    ranks: Mapping[int, int] | None = None,
+    with_labels: bool = True,
+    with_legend: bool = True,
 ) -> np.ndarray:
     """Return the picture with its segments painted over it and a legend below.
 
@@ -47,6 +50,9 @@ def draw_panoptic(
         segments_info: N records with `id`, `category_id` (contiguous), `isthing` (needed where things and stuff
             share ids) and, in predictions, `score`.
         categories: names and colours of the classes.
+        ranks: which shade of its class's colour each segment id gets; by default segments of a class are counted.
+        with_labels: False leaves out the names on the segments.
+        with_legend: False leaves out the legend below the picture.
 
     Returns: (H', W', 3) uint8, RGB; small pictures are enlarged, and the legend adds to the height.
     Raises: ValueError: if image and ids do not fit together or a class is unknown.
@@ -54,15 +60,18 @@ def draw_panoptic(
     ids = panoptic_seg.cpu().numpy() if isinstance(panoptic_seg, Tensor) else np.asarray(panoptic_seg)
     _check(image, ids)
     styles = class_styles(categories)
-    colors = segment_colors(segments_info, styles)
+    colors = segment_colors(segments_info, styles, ranks)
     factor = min(4, max(1, -(-LEAST_LONG_SIDE // max(ids.shape))))
     height, width = (side * factor for side in ids.shape)
     enlarged = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
-    index_map = _index_map(ids, list(colors)).repeat(factor, axis=0).repeat(factor, axis=1)
+    index_map = index_of_ids(ids, list(colors)).repeat(factor, axis=0).repeat(factor, axis=1)
     font_size = max(LEAST_FONT_SIZE, round(min(height, width) / 36))
 
     picture = Image.fromarray(_paint(enlarged, index_map, list(colors.values()), max(1, font_size // 12)))
-    draw_labels(picture, index_map, _labels(segments_info, index_map, styles), font_size)
+    if with_labels:
+        draw_labels(picture, index_map, _labels(segments_info, index_map, styles), font_size)
+    if not with_legend:
+        return np.array(picture)
     legend = draw_legend(_legend_entries(segments_info, colors, styles), max(width, LEAST_WIDTH), font_size)
     canvas = Image.new("RGB", (legend.width, height + legend.height), PAPER)
     canvas.paste(picture, ((legend.width - width) // 2, 0))
@@ -80,7 +89,7 @@ def _check(image: np.ndarray, ids: np.ndarray) -> None:
         )
 
 
-def _index_map(ids: np.ndarray, known_ids: list[int]) -> np.ndarray:
+def index_of_ids(ids: np.ndarray, known_ids: Sequence[int]) -> np.ndarray:
     """Return (H, W) the position of each pixel's id in `known_ids`, N where it is none of them."""
     if not known_ids:
         return np.zeros(ids.shape, np.int32)

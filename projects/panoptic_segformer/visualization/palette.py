@@ -56,19 +56,22 @@ def class_key(segment: Mapping[str, Any], styles: Mapping[ClassKey, ClassStyle])
 
 
 def segment_colors(
-    segments_info: Iterable[Mapping[str, Any]], styles: Mapping[ClassKey, ClassStyle]
+    segments_info: Iterable[Mapping[str, Any]],
+    styles: Mapping[ClassKey, ClassStyle],
+    ranks: Mapping[int, int] | None = None,
 ) -> dict[int, Color]:
     """Return the colour of every segment by its id.
 
     Args:
         segments_info: records with `id`, `category_id` and mostly `isthing`; their order gives the rank within a
-            class.
+            class unless `ranks` does.
         styles: what `class_styles` returned.
+        ranks: rank within its class of every segment id, so that several results can share shades.
 
     Raises: ValueError: if a segment's class has no style.
     """
     colors = {}
-    ranks: Counter[ClassKey] = Counter()
+    counts: Counter[ClassKey] = Counter()
     for segment in segments_info:
         key = class_key(segment, styles)
         if key not in styles:
@@ -78,8 +81,9 @@ def segment_colors(
                 f"which is none of the classes, things {things} and stuff {stuff}: draw with the metadata of the "
                 "dataset the model was trained on"
             )
-        colors[int(segment["id"])] = color_of_rank(styles[key].color, ranks[key])
-        ranks[key] += 1
+        segment_id = int(segment["id"])
+        colors[segment_id] = color_of_rank(styles[key].color, counts[key] if ranks is None else ranks[segment_id])
+        counts[key] += 1
     return colors
 
 
