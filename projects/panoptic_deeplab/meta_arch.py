@@ -20,7 +20,6 @@ from torch.nn import functional as F
 
 from panoptic_segformer.checks import check_backbone
 from panoptic_segformer.class_numbers import with_class_numbers
-from panoptic_segformer.data.categories import Categories
 from panoptic_segformer.data.datasets import configured_categories
 from panoptic_segformer.modeling.padded_model import PaddedModel
 from panoptic_segformer.modeling.precision import at_least_float32
@@ -194,7 +193,7 @@ def _check_heads(cfg: CfgNode) -> None:
             f"INPUT.CROP.TYPE is {cfg.INPUT.CROP.TYPE!r}: set it to 'absolute', for which the heads are built"
         )
     asked = cfg.MODEL.PANOPTIC_DEEPLAB.USE_DEPTHWISE_SEPARABLE_CONV
-    if node.USE_DEPTHWISE_SEPARABLE_CONV != asked:
+    if asked != node.USE_DEPTHWISE_SEPARABLE_CONV:
         raise ValueError(
             f"MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV is {node.USE_DEPTHWISE_SEPARABLE_CONV}, but that of "
             f"MODEL.PANOPTIC_DEEPLAB {asked}: set both to the same"

@@ -71,9 +71,7 @@ def panoptic_result(
     return ids.int(), [_record(number, *row, channels) for number, row in enumerate(rows, start=1)]
 
 
-def _labels(
-    semantic: Tensor, centers: Tensor, offsets: Tensor, channels: Channels, options: GroupingOptions
-) -> Tensor:
+def _labels(semantic: Tensor, centers: Tensor, offsets: Tensor, channels: Channels, options: GroupingOptions) -> Tensor:
     """Return the labels (H0, W0) int64 that Detectron2 gives to pixels."""
     height, width = centers.shape[-2:]
     classes = semantic.argmax(0, keepdim=True)

@@ -54,7 +54,9 @@ def test_all_gradients_are_clipped_together_before_the_step(tiny_config):
 
 
 def test_adam_decays_through_the_gradient_and_is_clipped_like_all(tiny_config):
-    cfg = tiny_config("SOLVER.OPTIMIZER", "ADAM", "SOLVER.WEIGHT_DECAY", "0.1", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.5")
+    cfg = tiny_config(
+        "SOLVER.OPTIMIZER", "ADAM", "SOLVER.WEIGHT_DECAY", "0.1", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.5"
+    )
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     reference = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=0.1)
