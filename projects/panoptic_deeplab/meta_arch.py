@@ -171,13 +171,13 @@ class PSFPanopticDeepLab(PaddedModel):
 def _size_multiples(cfg: CfgNode, backbone: Backbone) -> tuple[int, int]:
     """Return what height and width of a batch must be multiples of.
 
-    The heads' outputs are COMMON_STRIDE times as large as their features, and where a crop is given, ASPP averages
-    over windows of the crop's size, which must fill the features without rest.
+    Features of all strides then end with the picture, as the losses need it. Where a crop is given, ASPP averages over
+    windows of the crop's size, which must fill the picture without rest.
     """
+    stride = max(shape.stride for shape in backbone.output_shape().values())
     asked = max(cfg.MODEL.PANOPTIC_DEEPLAB.SIZE_DIVISIBILITY, backbone.size_divisibility, 1)
-    multiple = math.lcm(asked, cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE, cfg.MODEL.INS_EMBED_HEAD.COMMON_STRIDE)
     height, width = cfg.INPUT.CROP.SIZE if cfg.INPUT.CROP.ENABLED else (1, 1)
-    return math.lcm(multiple, height), math.lcm(multiple, width)
+    return math.lcm(stride, asked, height), math.lcm(stride, asked, width)
 
 
 def _check_heads(cfg: CfgNode) -> None:
