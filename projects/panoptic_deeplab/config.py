@@ -22,4 +22,5 @@ def add_panoptic_deeplab_config(cfg: CfgNode) -> None:
     cfg.MODEL.PANOPTIC_DEEPLAB.SCALE_OFFSETS = False
     # The recipe that the project's yaml files take for granted.
     cfg.SOLVER.SLOW_PARAMETERS = []
+    cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
     cfg.INPUT.CROP_RESIZE.PROB = 0.0

@@ -100,6 +100,7 @@ class PSFPanopticDeepLab(PaddedModel):
         cfg = with_class_numbers(cfg, {"MODEL.SEM_SEG_HEAD.NUM_CLASSES": len(channels)})
         node = cfg.MODEL.PANOPTIC_DEEPLAB
         backbone = build_backbone(cfg)
+        _check_features(cfg, backbone)
         return {
             "backbone": backbone,
             "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
@@ -178,6 +179,18 @@ def _size_multiples(cfg: CfgNode, backbone: Backbone) -> tuple[int, int]:
     asked = max(cfg.MODEL.PANOPTIC_DEEPLAB.SIZE_DIVISIBILITY, backbone.size_divisibility, 1)
     height, width = cfg.INPUT.CROP.SIZE if cfg.INPUT.CROP.ENABLED else (1, 1)
     return math.lcm(stride, asked, height), math.lcm(stride, asked, width)
+
+
+def _check_features(cfg: CfgNode, backbone: Backbone) -> None:
+    """Raise ValueError if a head asks for features that the backbone does not give."""
+    given = list(backbone.output_shape())
+    for name in ("SEM_SEG_HEAD", "INS_EMBED_HEAD"):
+        asked = list(cfg.MODEL[name].IN_FEATURES)
+        if not set(asked) <= set(given):
+            raise ValueError(
+                f"MODEL.{name}.IN_FEATURES is {asked}, but the backbone gives {given}: choose from these, or let the "
+                "backbone give others by MODEL.RESNETS.OUT_FEATURES or MODEL.TIMM.STRIDES"
+            )
 
 
 def _check_heads(cfg: CfgNode) -> None:

@@ -8,6 +8,7 @@ from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 
+from flat_config import flat_config
 from panoptic_fpn import PSFPanopticFPN, add_panoptic_fpn_config
 from panoptic_segformer import load_config
 
@@ -24,17 +25,6 @@ def shapes(cfg: CfgNode) -> dict[str, torch.Size]:
     cfg.MODEL.DEVICE = "meta"
     with torch.device("meta"):
         return {name: tensor.shape for name, tensor in build_model(cfg).state_dict().items()}
-
-
-def flat(node: CfgNode, prefix: str = "") -> dict[str, str]:
-    """Values by full key, as text: lists and tuples say the same."""
-    pairs = {}
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            pairs |= flat(value, f"{prefix}{key}.")
-        else:
-            pairs[prefix + key] = str([*value] if isinstance(value, tuple) else value)
-    return pairs
 
 
 def test_parameters_are_those_of_detectron2(config_dir):
@@ -58,8 +48,8 @@ def test_names_and_shapes_of_the_zoo_are_ours(ours, theirs, config_dir):
 
 @pytest.mark.parametrize(("ours", "theirs"), ZOO)
 def test_yaml_of_the_zoo_merges_and_says_what_ours_says(ours, theirs, config_dir):
-    zoo = flat(load_config(zoo_file(theirs), RENAMED))
-    own = flat(load_config(config_dir / f"coco/panoptic_fpn_{ours}.yaml"))
+    zoo = flat_config(load_config(zoo_file(theirs), RENAMED))
+    own = flat_config(load_config(config_dir / f"coco/panoptic_fpn_{ours}.yaml"))
     assert zoo.keys() == own.keys()
     differing = {key for key in own if own[key] != zoo[key]}
     assert differing == {"OUTPUT_DIR", "SOLVER.REFERENCE_WORLD_SIZE"}
@@ -72,8 +62,8 @@ def test_recipe_is_detectron2s():
     assert cfg.SOLVER.OPTIMIZER == "SGD"
     assert cfg.SOLVER.SLOW_PARAMETERS == []
     assert cfg.INPUT.CROP_RESIZE.PROB == 0
-    own = flat(cfg)
-    assert {key: own[key] for key in flat(plain)} == flat(plain)
+    own = flat_config(cfg)
+    assert {key: own[key] for key in flat_config(plain)} == flat_config(plain)
 
 
 def test_numbers_of_classes_come_from_the_dataset(small_model):

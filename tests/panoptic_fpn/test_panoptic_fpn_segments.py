@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 
 from panoptic_fpn.segments import CombineOptions, combined_segments, merged_segments
@@ -165,10 +166,7 @@ def test_batch_of_two_is_two_single_pictures(model, size):
             assert one["score"] == pytest.approx(other["score"], abs=1e-4)
 
 
-@torch.no_grad()
 def test_config_switches_the_way_to_segments(small_config, small_model):
-    from detectron2.modeling import build_model
-
     assert small_model.merging is None
     switched = build_model(small_config("MODEL.MASK_WISE_MERGING.ENABLED", "True"))
     assert switched.merging == MergeOptions(0.5, 0.25, 0.4, 0.2, 1.0, 2.0)
