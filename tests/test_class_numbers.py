@@ -17,7 +17,7 @@ def test_zero_stands_for_the_datasets_number(given):
     cfg.freeze()
     filled = with_class_numbers(cfg, {KEY: 7, OTHER: 80})
     assert filled.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 7
-    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == given
+    assert given == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
 
 
 def test_another_number_is_refused():

@@ -73,6 +73,14 @@ def test_pictures_smaller_than_the_crop_are_padded_to_it(small_config):
     assert len(model.eval()([make_example((65, 50))])) == 1
 
 
+def test_trainer_trains_and_evaluates(small_config, tmp_path):
+    cfg = small_config("SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()", "OUTPUT_DIR", str(tmp_path))
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (96,), 96
+    results = PanopticTrainer(cfg).train()
+    assert {"panoptic_seg", "sem_seg"} <= results.keys()
+    assert (tmp_path / "model_final.pth").is_file()
+
+
 @pytest.mark.slow
 def test_small_model_learns_a_few_scenes(small_config, tmp_path):
     cfg = small_config(

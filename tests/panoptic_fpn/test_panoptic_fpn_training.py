@@ -74,6 +74,14 @@ def test_storage_of_a_trainer_is_used(small_model):
     assert "rpn/num_pos_anchors" in storage.latest()
 
 
+def test_trainer_trains_and_evaluates(small_config, tmp_path):
+    cfg = small_config("SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()", "OUTPUT_DIR", str(tmp_path))
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (96,), 96
+    results = PanopticTrainer(cfg).train()
+    assert {"panoptic_seg", "sem_seg"} <= results.keys()
+    assert (tmp_path / "model_final.pth").is_file()
+
+
 @pytest.mark.slow
 def test_small_model_learns_a_few_scenes(small_config, tmp_path):
     cfg = small_config(
