@@ -180,7 +180,7 @@ def _add_data_keys(cfg: CfgNode) -> None:
 
 
 def _add_solver_keys(cfg: CfgNode) -> None:
-    # "ADAMW" or "SGD".
+    # "ADAMW", "ADAM" or "SGD".
     cfg.SOLVER.OPTIMIZER = "ADAMW"
     # Of the parameters of norms; None = as all others, where Detectron2 has 0.
     cfg.SOLVER.WEIGHT_DECAY_NORM = None

@@ -53,6 +53,22 @@ def test_all_gradients_are_clipped_together_before_the_step(tiny_config):
         assert torch.allclose(actual, expected, atol=1e-7)
 
 
+def test_adam_decays_through_the_gradient_and_is_clipped_like_all(tiny_config):
+    cfg = tiny_config(
+        "SOLVER.OPTIMIZER", "ADAM", "SOLVER.WEIGHT_DECAY", "0.1", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.5"
+    )
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    reference = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=0.1)
+    for size in (300.0, 3.0):
+        reference.zero_grad()
+        (size * model(torch.ones(1, 2)).square().sum()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        reference.step()
+    for actual, expected in zip(train_two_steps(cfg, None), model.parameters(), strict=True):
+        assert torch.allclose(actual, expected, atol=1e-7)
+
+
 def test_scaled_gradients_are_clipped_after_the_scale_is_undone(tiny_config):
     cfg = tiny_config("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.5")
     scaler = torch.amp.GradScaler("cpu", init_scale=65536.0)

@@ -15,7 +15,7 @@ from detectron2.solver import LRScheduler
 from detectron2.solver.build import maybe_add_gradient_clipping
 from torch import nn
 
-__all__ = ["ClippedAdamW", "ClippedSGD", "build_lr_scheduler", "build_optimizer"]
+__all__ = ["ClippedAdam", "ClippedAdamW", "ClippedSGD", "build_lr_scheduler", "build_optimizer"]
 
 # The value of SOLVER.CLIP_GRADIENTS.CLIP_TYPE that clips all gradients together.
 CLIP_ALL = "full_model"
@@ -50,6 +50,15 @@ class ClippedAdamW(_ClippedTogether, torch.optim.AdamW):
         self._step_supports_amp_scaling = False
 
 
+class ClippedAdam(_ClippedTogether, torch.optim.Adam):
+    """Adam behind clipping of the whole gradient; `max_norm` None = no clipping."""
+
+    def __init__(self, params: list[dict[str, object]], max_norm: float | None, **kwargs: object) -> None:
+        super().__init__(params, **kwargs)
+        self.max_norm = max_norm
+        self._step_supports_amp_scaling = False
+
+
 class ClippedSGD(_ClippedTogether, torch.optim.SGD):
     """SGD with momentum behind clipping of the whole gradient; `max_norm` None = no clipping."""
 
@@ -79,11 +88,13 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     # Fused: one kernel for all parameters, on CPU and CUDA.
     if solver.OPTIMIZER.upper() == "ADAMW":
         optimizer = ClippedAdamW(groups, max_norm, lr=solver.BASE_LR, fused=True)
+    elif solver.OPTIMIZER.upper() == "ADAM":
+        optimizer = ClippedAdam(groups, max_norm, lr=solver.BASE_LR, fused=True)
     elif solver.OPTIMIZER.upper() == "SGD":
         momentum = {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
         optimizer = ClippedSGD(groups, max_norm, lr=solver.BASE_LR, **momentum, fused=True)
     else:
-        raise ValueError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}: set it to 'ADAMW' or 'SGD'")
+        raise ValueError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}: set it to 'ADAMW', 'ADAM' or 'SGD'")
     if clip.ENABLED and clip.CLIP_TYPE in CLIP_EACH:
         optimizer = maybe_add_gradient_clipping(cfg, optimizer)
     return optimizer
