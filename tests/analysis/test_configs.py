@@ -16,8 +16,9 @@ COMPLETE = sorted(path for path in CONFIGS.rglob("*.yaml") if not path.name.star
 
 def write_datasets(cfg, root: Path) -> tuple[int, int]:
     """Write a json without pictures for each dataset that a config registers; return their thing and stuff classes."""
-    node = cfg.MODEL.PANOPTIC_SEGFORMER
-    things, stuff = (node.NUM_THING_CLASSES, node.NUM_STUFF_CLASSES) if node.NUM_THING_CLASSES else (3, 2)
+    node = cfg.MODEL.get("PANOPTIC_SEGFORMER")
+    has_counts = node is not None and node.NUM_THING_CLASSES
+    things, stuff = (node.NUM_THING_CLASSES, node.NUM_STUFF_CLASSES) if has_counts else (3, 2)
     categories = [
         {"id": i, "name": f"class {i}", "isthing": int(i <= things), "color": [i % 256, 0, 0]}
         for i in range(1, things + stuff + 1)
@@ -38,7 +39,8 @@ def test_config_builds_its_model(path, tmp_path, monkeypatch):
     if cfg.DATASETS.TRAIN[0] in cfg.DATASETS.REGISTER:
         assert (model.categories.num_things, model.categories.num_stuff) == written
     assert all(parameter.is_meta for parameter in model.parameters())
-    assert cfg.SOLVER.STEPS[-1] < cfg.SOLVER.MAX_ITER
+    if cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
+        assert cfg.SOLVER.STEPS[-1] < cfg.SOLVER.MAX_ITER
     assert cfg.OUTPUT_DIR.startswith("output/")
 
 
@@ -68,9 +70,9 @@ def test_table_tells_backbone_schedule_and_classes(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("name", "classes"), [("ade20k", (100, 50)), ("cityscapes", (8, 11))])
 def test_classes_are_known_without_the_data(name, classes, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    (summary,) = summarize_configs(CONFIGS / name)
-    assert summary.classes == classes
-    assert summary.parameters.total > 50_000_000
+    for summary in summarize_configs(CONFIGS / name):
+        assert summary.classes == classes
+        assert summary.parameters.total > 25_000_000
 
 
 def test_folder_without_configs_raises(tmp_path):
