@@ -12,6 +12,7 @@ equal_budget.json and equal_budget.png. Run again, it trains only what is not co
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from panoptic_segformer.comparison.equal_training import Training, train_equally
 
 SECONDS_PER_MINUTE = 60
 MEGA = 1e6
+QUALITIES = ("PQ", "PQ_th", "PQ_st")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -76,13 +78,13 @@ def _parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 def _table(trainings: Sequence[Training]) -> str:
     """Return the last point of each curve."""
-    header = ["model", "parameters, M", "iterations", "PQ", "PQ_th", "PQ_st", "training, min", "of processor time", ""]
+    header = ["model", "parameters, M", "iterations", *QUALITIES, "training, min", "of processor time", ""]
     rows = []
     for training in trainings:
         row = [training.name, f"{training.setup.parameters / MEGA:.1f}"]
         if training.curve:
             last = training.curve[-1]
-            row += [last.iterations, *(f"{last.qualities[key]:.1f}" for key in ("PQ", "PQ_th", "PQ_st"))]
+            row += [last.iterations, *(f"{last.qualities.get(key, math.nan):.1f}" for key in QUALITIES)]
             row += [f"{seconds / SECONDS_PER_MINUTE:.1f}" for seconds in (last.seconds, last.cpu_seconds)]
         else:
             row += ["-"] * 6

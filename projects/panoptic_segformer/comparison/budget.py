@@ -115,7 +115,7 @@ def terms(config_file: Path, budget: Budget) -> CfgNode:
     solver.MAX_ITER = budget.iterations or solver.MAX_ITER
     solver.IMS_PER_BATCH = budget.batch or solver.IMS_PER_BATCH
     solver.REFERENCE_WORLD_SIZE = 0  # The figures are for one process.
-    solver.CHECKPOINT_PERIOD = solver.MAX_ITER
+    solver.CHECKPOINT_PERIOD = solver.MAX_ITER + 1  # model_final.pth is written anyway
     cfg.TEST.EVAL_PERIOD = budget.eval_period or max(1, solver.MAX_ITER // POINTS)
     cfg.SEED = budget.seed
     cfg.MODEL.DEVICE = budget.device or cfg.MODEL.DEVICE

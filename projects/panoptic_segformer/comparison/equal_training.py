@@ -13,6 +13,7 @@ import dataclasses
 import datetime
 import json
 import logging
+import math
 import multiprocessing
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -50,7 +51,7 @@ class Point:
 
     Attributes:
         iterations: trained before it, in `seconds` of training and `cpu_seconds` of processor time.
-        qualities: PQ, SQ and RQ in percent, each also with _th and _st.
+        qualities: PQ, SQ and RQ in percent, each also with _th and _st where the dataset has such classes.
     """
 
     iterations: int
@@ -245,7 +246,8 @@ class _CurveKeeper(HookBase):
         qualities = {
             key.removeprefix(TASK): value
             for key, (value, iteration) in storage.latest().items()
-            if key.startswith(TASK) and "-" not in key and iteration == storage.iter  # PQ-<class> is left out
+            if key.startswith(TASK) and "-" not in key  # PQ-<class> is left out
+            if iteration == storage.iter and math.isfinite(value)
         }
         if qualities:
             self.trainer.curve.append(Point(iterations, self.trainer.seconds, self.trainer.cpu_seconds, qualities))
