@@ -2,7 +2,7 @@
 
 Each training has a process of its own: models may be greedy, crash or register what another one registers. Time is
 that of training steps, reading of pictures included and evaluation left out; on a busy machine the processor time of
-all threads is the better measure (of the training process alone, so with DATALOADER.NUM_WORKERS 0).
+all threads is the better measure. It is the training process's alone: DATALOADER.NUM_WORKERS 0 leaves nothing out.
 What is equal and what is not: budget.py.
 """
 
@@ -220,8 +220,9 @@ class _MeasuredTrainer(PanopticTrainer):
         """Do one iteration."""
         seconds, cpu_seconds = time.perf_counter(), time.process_time()
         super().run_step()
-        if torch.device(self.cfg.MODEL.DEVICE).type == "cuda":
-            torch.cuda.synchronize()
+        device = torch.device(self.cfg.MODEL.DEVICE)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         self.seconds += time.perf_counter() - seconds
         self.cpu_seconds += time.process_time() - cpu_seconds
 
