@@ -211,6 +211,7 @@ def test_unknown_names_are_refused(tmp_path):
         train_equally({}, Budget(), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_an_error():
     with pytest.raises(RuntimeError, match="ended without a result"):
         equal_training._in_own_process(os._exit, 3)

@@ -257,9 +257,18 @@ class _CurveKeeper(HookBase):
 def _in_own_process(function: Callable[[_Job], Result], job: _Job) -> Result:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
         try:
-            return processes.submit(function, job).result()
+            return processes.submit(_call_as_main, function, job).result()
         except BrokenProcessPool as error:
             raise RuntimeError("its process ended without a result, perhaps for want of memory") from error
+
+
+def _call_as_main(function: Callable[[_Job], Result], job: _Job) -> Result:
+    """Call with the system's way of starting processes.
+
+    A spawned process would spawn its own too: panopticapi's would import everything anew at each evaluation.
+    """
+    multiprocessing.set_start_method(None, force=True)
+    return function(job)
 
 
 def _one_line(error: Exception) -> str:
