@@ -1,0 +1,34 @@
+"""Names of the authors' checkpoints to ours: they differ for Swin backbones and in files of before the release."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from panoptic_segformer.checkpoint.backbone_names import NO_WEIGHTS, author_rules, rename
+from panoptic_segformer.checkpoint.convert import TIMM_RULES
+
+__all__ = ["convert_names"]
+
+BACKBONE = "backbone."
+# Parts of the pixel decoder, which files of before the release have directly in the head.
+_OLD_NAME = re.compile(r"^sem_seg_head\.(?!predictor\.|pixel_decoder\.)")
+
+
+def convert_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint under our names; names that are ours already stay.
+
+    Tables of Swin that follow from the window's size are left out.
+    """
+    authors = author_rules([name.removeprefix(BACKBONE) for name in state_dict if name.startswith(BACKBONE)])
+    rules = (*authors, *TIMM_RULES) if authors else ()
+    converted = {}
+    for name, tensor in state_dict.items():
+        if name.startswith(BACKBONE) and rules:
+            if name.endswith(NO_WEIGHTS):
+                continue
+            name = BACKBONE + rename(name.removeprefix(BACKBONE), rules)
+        converted[_OLD_NAME.sub("sem_seg_head.pixel_decoder.", name)] = tensor
+    return converted
