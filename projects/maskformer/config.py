@@ -21,10 +21,7 @@ def add_maskformer_config(cfg: CfgNode) -> None:
     _add_swin_keys(cfg)
     _add_data_keys(cfg.INPUT)
     _add_solver_keys(cfg.SOLVER)
-    # Of DeepLab's ResNet: the authors' files give them, nothing here reads them.
-    cfg.MODEL.RESNETS.STEM_TYPE = "basic"
-    cfg.MODEL.RESNETS.RES4_DILATION = 1
-    cfg.MODEL.RESNETS.RES5_MULTI_GRID = [1, 2, 4]
+    _add_deeplab_keys(cfg)
 
 
 def _add_model_keys(cfg: CfgNode) -> None:
@@ -72,14 +69,6 @@ def _add_head_keys(node: CfgNode) -> None:
     # "TransformerEncoderPixelDecoder" has so many encoder layers on the coarsest feature, "BasePixelDecoder" none.
     node.PIXEL_DECODER_NAME = "BasePixelDecoder"
     node.TRANSFORMER_ENC_LAYERS = 0
-    # Of DeepLab's head: not read here.
-    node.LOSS_TYPE = "hard_pixel_mining"
-    node.PROJECT_FEATURES = ["res2"]
-    node.PROJECT_CHANNELS = [48]
-    node.ASPP_CHANNELS = 256
-    node.ASPP_DILATIONS = [6, 12, 18]
-    node.ASPP_DROPOUT = 0.1
-    node.USE_DEPTHWISE_SEPARABLE_CONV = False
 
 
 def _add_swin_keys(cfg: CfgNode) -> None:
@@ -107,11 +96,9 @@ def _add_data_keys(node: CfgNode) -> None:
     # "detr_panoptic" and "mask_former_panoptic" give INPUT.CROP the meaning that it has in the authors' mappers of
     # these names; "" leaves INPUT.CROP_RESIZE and INPUT.CROP to say it.
     node.DATASET_MAPPER_NAME = ""
-    # The next three are for "mask_former_panoptic": jitter of colours, squares of so many pixels that pictures are
-    # filled up to (0 or less: none), and how much of a crop one class may cover, where 1.0 alone exists.
+    # For "mask_former_panoptic": jitter of colours; side of the squares that pictures are filled up to, 0 or less = none.
     node.COLOR_AUG_SSD = False
     node.SIZE_DIVISIBILITY = -1
-    node.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
 
 
 def _add_solver_keys(node: CfgNode) -> None:
@@ -120,6 +107,29 @@ def _add_solver_keys(node: CfgNode) -> None:
     node.SLOW_PARAMETERS = []
     node.WEIGHT_DECAY_NORM = 0.0
     node.WEIGHT_DECAY_EMBED = 0.0
+
+
+def _add_deeplab_keys(cfg: CfgNode) -> None:
+    """Add what Detectron2's DeepLab adds, which may be there already, for it or for another model."""
     # Of LR_SCHEDULER_NAME "WarmupPolyLR".
-    node.POLY_LR_POWER = 0.9
-    node.POLY_LR_CONSTANT_ENDING = 0.0
+    _add_missing(cfg.SOLVER, POLY_LR_POWER=0.9, POLY_LR_CONSTANT_ENDING=0.0)
+    # How much of a crop one class may cover; 1.0 alone exists here.
+    _add_missing(cfg.INPUT.CROP, SINGLE_CATEGORY_MAX_AREA=1.0)
+    # The authors' files give some of these; nothing here reads them.
+    _add_missing(cfg.MODEL.RESNETS, STEM_TYPE="deeplab", RES4_DILATION=1, RES5_MULTI_GRID=[1, 2, 4])
+    _add_missing(
+        cfg.MODEL.SEM_SEG_HEAD,
+        LOSS_TYPE="hard_pixel_mining",
+        PROJECT_FEATURES=["res2"],
+        PROJECT_CHANNELS=[48],
+        ASPP_CHANNELS=256,
+        ASPP_DILATIONS=[6, 12, 18],
+        ASPP_DROPOUT=0.1,
+        USE_DEPTHWISE_SEPARABLE_CONV=False,
+    )
+
+
+def _add_missing(node: CfgNode, **defaults: object) -> None:
+    for key, value in defaults.items():
+        if key not in node:
+            node[key] = value

