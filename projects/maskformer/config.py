@@ -96,7 +96,8 @@ def _add_data_keys(node: CfgNode) -> None:
     # "detr_panoptic" and "mask_former_panoptic" give INPUT.CROP the meaning that it has in the authors' mappers of
     # these names; "" leaves INPUT.CROP_RESIZE and INPUT.CROP to say it.
     node.DATASET_MAPPER_NAME = ""
-    # For "mask_former_panoptic": jitter of colours; side of the squares that pictures are filled up to, 0 or less = none.
+    # For "mask_former_panoptic": jitter of colours, and the side of the squares that pictures are filled up to, where
+    # 0 or less means none.
     node.COLOR_AUG_SSD = False
     node.SIZE_DIVISIBILITY = -1
 

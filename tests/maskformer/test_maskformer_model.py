@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 from ast import literal_eval
 
+import numpy as np
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 from fvcore.nn import FlopCountAnalysis
 
 from panoptic_segformer import load_config
 from panoptic_segformer.analysis.cost import OPERATOR_FLOPS
+from panoptic_segformer.checkpoint.loading import PanopticCheckpointer
 
 PARAMETERS = {"r50": 45_012_038, "r101": 63_951_942, "swin_t": 41_752_640, "swin_l": 211_571_258}
 KEYS = {"r50": "R50", "r101": "R101", "swin_t": "swin_tiny"}
@@ -74,6 +79,31 @@ def test_upstream_file_loads_through_the_checkpointer(tiny_model, tmp_path):
             assert torch.equal(tensor, source.state_dict()[name]), name
 
 
+def test_bare_swin_loads_through_the_checkpointer(config_dir, tmp_path):
+    """As the authors convert it: a pickle whose names Detectron2 is to match by their ends, classifier included."""
+    small = ["MODEL.SWIN.EMBED_DIM", "24", "MODEL.SWIN.DEPTHS", "[1, 1, 1, 1]", "MODEL.MASK_FORMER.DEC_LAYERS", "1"]
+    path = config_dir / "coco/maskformer_swin_t.yaml"
+    model = build_model(load_config(path, [*small, "MODEL.DEVICE", "cpu", "MODEL.TIMM.WEIGHTS", ""]))
+    expected = {
+        name: torch.rand(tensor.shape)
+        for name, tensor in model.backbone.model.state_dict().items()
+        if not name.endswith("relative_position_index")
+    }
+    content = {"head.weight": np.ones((1000, 192)), "norm.weight": np.ones(192), "norm.bias": np.ones(192)}
+    for name, tensor in expected.items():
+        stage = re.match(r"layers_(\d)\.(.*)", name)
+        if stage:  # patches are merged at the end of the stage before, by the authors' names
+            number = int(stage[1]) - stage[2].startswith("downsample.")
+            name = f"layers.{number}.{stage[2]}"
+        content[name] = tensor.numpy()
+    content["layers.0.blocks.0.attn.relative_position_index"] = np.zeros((49, 49))
+    with open(tmp_path / "swin.pkl", "wb") as file:
+        pickle.dump({"model": content, "__author__": "third_party", "matching_heuristics": True}, file)
+    PanopticCheckpointer(model).load(str(tmp_path / "swin.pkl"))
+    for name, tensor in expected.items():
+        assert torch.equal(model.backbone.model.state_dict()[name], tensor), name
+
+
 @pytest.mark.slow
 def test_flops_of_the_released_size(config_dir):
     """181.6 G are reported; the authors' code computes the masks of all six layers, of which this model needs one."""
@@ -90,7 +120,7 @@ def test_flops_of_the_released_size(config_dir):
 
 def pictures(*sizes: tuple[int, int]) -> list[dict[str, object]]:
     generator = torch.Generator().manual_seed(0)
-    return [{"image": 255 * torch.rand(3, *size, generator=generator)} for size in sizes]
+    return [{"image": torch.randint(256, (3, *size), dtype=torch.uint8, generator=generator)} for size in sizes]
 
 
 def run(model, inputs) -> list[dict[str, object]]:
@@ -127,7 +157,8 @@ def test_batch_of_equal_sizes_equals_single_runs(tiny_model, size):
         assert [s.pop("score") for s in info] == pytest.approx([s.pop("score") for s in other_info], rel=1e-4)
         assert info == other_info
         assert torch.allclose(single["sem_seg"], batched["sem_seg"], atol=1e-5)
-        assert torch.allclose(single["instances"].scores, batched["instances"].scores, atol=1e-5)
+        # A pixel that rounding takes to the other side of the threshold moves the mean of its mask.
+        assert torch.allclose(single["instances"].scores, batched["instances"].scores, atol=1e-4)
 
 
 def test_results_have_the_agreed_form(tiny_model):
@@ -155,6 +186,16 @@ def test_half_precision_model_runs(tiny_model):
     (result,) = run(certain(tiny_model(*ALL_RESULTS)).bfloat16(), pictures((32, 64)))
     assert result["instances"].scores.dtype == torch.float32
     assert result["panoptic_seg"][1]
+
+
+def test_detectron2s_predictor_takes_it(tiny_model, maskformer_config, tmp_path):
+    model = certain(tiny_model(*EASY))
+    torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
+    predictor = DefaultPredictor(maskformer_config(*EASY, "MODEL.WEIGHTS", str(tmp_path / "model.pth")))
+    (example,) = pictures((96, 128))
+    predicted = predictor(example["image"].flip(0).permute(1, 2, 0).numpy())  # BGR
+    (expected,) = run(model, [example])
+    assert torch.equal(predicted["panoptic_seg"][0], expected["panoptic_seg"][0])
 
 
 def test_official_results_have_no_instances(tiny_model):
