@@ -97,11 +97,11 @@ class Criterion(nn.Module):
             self.match(*picture)
             for picture in zip(class_logits, prediction.mask_logits, targets, small_masks, strict=True)
         ]
-        # Sums over a picture's pairs, which are upsampled to the size of their truth; only the small masks are kept
-        # for the backward pass, which runs this again.
+        # Matched masks are upsampled to the size of their truth. Nothing of that size waits for the backward pass,
+        # which computes it again, picture by picture.
         sums = [
-            checkpoint(_mask_losses, logits[match.queries], own.masks[match.targets], use_reentrant=False)
-            for logits, match, own in zip(prediction.mask_logits, matches, targets, strict=True)
+            checkpoint(_mask_losses, logits, own.masks, match, use_reentrant=False)
+            for logits, own, match in zip(prediction.mask_logits, targets, matches, strict=True)
         ]
         focal, dice = torch.stack(sums).sum(0) / num_targets
         classes = [own.classes for own in targets]
@@ -128,13 +128,15 @@ class Criterion(nn.Module):
         return assign(costs + self.dice_weight * mask_dice_costs(logits, truth))
 
 
-def _mask_losses(logits: Tensor, masks: Tensor) -> Tensor:
-    """Return the sums of focal and dice losses: (2,).
+def _mask_losses(logits: Tensor, masks: Tensor, match: Match) -> Tensor:
+    """Return the focal and dice losses of a picture, each summed over its pairs: (2,).
 
     Args:
-        logits: (N, h, w).
-        masks: (N, H, W) bool.
+        logits: (Q, h, w).
+        masks: (T, H, W) bool, the truth.
+        match: the N pairs.
     """
-    upsampled = F.interpolate(at_least_float32(logits)[:, None], masks.shape[-2:], mode="bilinear")
-    upsampled, truth = upsampled.flatten(1), masks.flatten(1).to(upsampled)
+    matched = at_least_float32(logits[match.queries])
+    upsampled = F.interpolate(matched[:, None], masks.shape[-2:], mode="bilinear").flatten(1)
+    truth = masks[match.targets].flatten(1).to(upsampled)
     return torch.stack([mask_focal_losses(upsampled, truth).sum(), mask_dice_losses(upsampled, truth).sum()])
