@@ -15,7 +15,7 @@ from maskformer.classes import JointClasses
 from panoptic_segformer import add_panoptic_segformer_config, load_config
 from panoptic_segformer.training.optimizer import build_optimizer
 
-UPSTREAM = Path(__file__).parent / "upstream_r50.yaml"
+UPSTREAM = Path(__file__).parent
 ON_META = ["MODEL.DEVICE", "meta", "MODEL.WEIGHTS", "none"]
 CONFIGS = [
     *(f"coco/maskformer_{name}" for name in ("r50", "r101", "swin_t", "swin_s", "swin_b", "swin_l")),
@@ -85,12 +85,13 @@ def test_synthetic_config_builds(maskformer_config, config_dir):
     assert 4e6 < sum(parameter.numel() for parameter in build_on_meta(own).parameters()) < 7e6
 
 
-def test_upstream_config_means_ours(config_dir):
-    upstream = load_config(UPSTREAM, ["MODEL.META_ARCHITECTURE", "PSFMaskFormer"])
-    own = load_config(config_dir / "coco/maskformer_r50.yaml")
+@pytest.mark.parametrize("name", ["r50", "swin_l"])
+def test_upstream_config_means_ours(config_dir, name):
+    upstream = load_config(UPSTREAM / f"upstream_{name}.yaml", ["MODEL.META_ARCHITECTURE", "PSFMaskFormer"])
+    own = load_config(config_dir / f"coco/maskformer_{name}.yaml")
     for cfg in (upstream, own):
         cfg.OUTPUT_DIR = ""
-        cfg.TEST.EVAL_PERIOD = 0
+        cfg.MODEL.WEIGHTS = cfg.MODEL.TIMM.WEIGHTS = ""
         # Keys that nothing reads.
         cfg.MODEL.RESNETS.STEM_TYPE = "basic"
         cfg.MODEL.RESNETS.RES5_MULTI_GRID = [1, 1, 1]
@@ -111,7 +112,7 @@ def flat(node, prefix="") -> dict[str, object]:
 
 def test_upstream_name_of_the_architecture_is_explained():
     with pytest.raises(ValueError, match="MODEL.META_ARCHITECTURE is 'MaskFormer'.*set it to 'PSFMaskFormer'"):
-        load_config(UPSTREAM)
+        load_config(UPSTREAM / "upstream_r50.yaml")
 
 
 def test_all_keys_of_deeplab_are_there():
