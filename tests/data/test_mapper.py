@@ -16,7 +16,7 @@ from detectron2.structures import BitMasks
 from PIL import Image
 
 from panoptic_segformer.data import Categories, PanopticDatasetMapper, register_datasets
-from panoptic_segformer.data.mapper import build_augmentations
+from panoptic_segformer.data.augmentations import build_augmentations
 
 HEIGHT, WIDTH = 24, 32
 # Contiguous ids of the small dataset: cat 0, grass 1, dog 2, sky 3; labels: cat 0, dog 1 and grass 0, sky 1.

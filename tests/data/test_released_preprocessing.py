@@ -8,7 +8,7 @@ import torch
 from detectron2.data import transforms as T
 
 from panoptic_segformer import load_config
-from panoptic_segformer.data.mapper import build_augmentations
+from panoptic_segformer.data.augmentations import build_augmentations
 
 CORNER = 64
 

@@ -74,6 +74,7 @@ RULES: tuple[tuple[str, str], ...] = (
 )
 # What timm's names of a backbone become inside ours: `features_only` models have their stages as direct children.
 TIMM_RULES: tuple[tuple[str, str], ...] = (
+    (r"^norm0\.", "output_norms.res2."),
     (r"^norm1\.", "output_norms.res3."),
     (r"^norm2\.", "output_norms.res4."),
     (r"^norm3\.", "output_norms.res5."),

@@ -2,8 +2,7 @@
 
 Picture and segment ids go through the same transforms, and masks, boxes and classes are made from what is
 left of the ids, so nothing can disagree after a crop. Void and crowd pixels belong to no target.
-Reference: Panoptic SegFormer, section 4.1 (augmentation of DETR). Shape legend: H, W size after augmentation,
-T, U thing and stuff targets, K_th, K_st classes.
+Shape legend: H, W size after augmentation, T, U thing and stuff targets, K_th, K_st classes.
 """
 
 from __future__ import annotations
@@ -20,16 +19,15 @@ from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
 from panopticapi.utils import rgb2id
 
+from .augmentations import build_augmentations
 from .categories import Categories
 from .reading import ids_present, read_picture
 from .segments import Segment, read_segments
 
-__all__ = ["PanopticDatasetMapper", "build_augmentations"]
+__all__ = ["PanopticDatasetMapper"]
 
 logger = logging.getLogger(__name__)
 
-# Long side that bounds the resize before the crop, pixels (released configs, `crop_resize` policy).
-_CROP_MAX_SIZE = 4200
 # Entries of a dataset dict that describe the truth of the whole picture, before augmentation.
 _TRUTH_KEYS = ("annotations", "pan_seg_file_name", "sem_seg_file_name", "segments_info")
 
@@ -112,26 +110,6 @@ class PanopticDatasetMapper:
         thing_targets = _instances(ids, things)
         thing_targets.gt_boxes = thing_targets.gt_masks.get_bounding_boxes()
         return thing_targets, _instances(ids, sorted(stuff.items()))
-
-
-def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
-    """Return the augmentations of a config: in training crop, resize, flip and crop to size, else the resize alone.
-
-    INPUT.CROP_RESIZE crops before the resize, INPUT.CROP after it (as in Detectron2's Panoptic-DeepLab).
-    """
-    augmentations = detection_utils.build_augmentation(cfg, is_train)
-    if is_train and cfg.INPUT.CROP.ENABLED:
-        augmentations.append(T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
-    node = cfg.INPUT.CROP_RESIZE
-    if is_train and node.PROB > 0:
-        crop = T.AugmentationList(
-            [
-                T.ResizeShortestEdge(node.SHORT_SIDES, _CROP_MAX_SIZE, "choice"),
-                T.RandomCrop("absolute_range", (node.CROP_MIN, node.CROP_MAX)),
-            ]
-        )
-        augmentations.insert(0, T.RandomApply(crop, node.PROB))
-    return augmentations
 
 
 def _instances(ids: np.ndarray, targets: list[tuple[int, list[int]]]) -> Instances:

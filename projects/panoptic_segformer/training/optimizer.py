@@ -21,6 +21,8 @@ __all__ = ["ClippedAdam", "ClippedAdamW", "ClippedSGD", "build_lr_scheduler", "b
 CLIP_ALL = "full_model"
 # Detectron2's own, which clip parameter by parameter.
 CLIP_EACH = ("value", "norm")
+# Parameters that decay as embeddings do: Swin's biases by relative position.
+POSITION_TABLES = ("relative_position_bias_table",)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -143,7 +145,7 @@ def _weight_decay(cfg: CfgNode, name: str, module: nn.Module) -> float:
     solver, decay = cfg.SOLVER, None
     if isinstance(module, NORMS):
         decay = solver.WEIGHT_DECAY_NORM
-    elif isinstance(module, nn.Embedding):
+    elif isinstance(module, nn.Embedding) or name.endswith(POSITION_TABLES):
         decay = solver.get("WEIGHT_DECAY_EMBED")
     elif name.endswith("bias"):
         decay = solver.WEIGHT_DECAY_BIAS
