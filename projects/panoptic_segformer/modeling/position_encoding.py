@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .levels import FeatureLevels
 
-__all__ = ["sine_position_encoding"]
+__all__ = ["encode_axis", "sine_position_encoding"]
 
 TEMPERATURE = 10000
 # Keeps the normalisation finite; part of the released model's arithmetic.
@@ -30,19 +30,24 @@ def sine_position_encoding(levels: FeatureLevels) -> list[Tensor]:
     sizes = levels.size_tensor
     encodings = []
     for level, (height, width) in enumerate(levels.shapes):
-        y = _encode(height, sizes[:, level, 0], dim)[:, :, :, None].expand(-1, -1, -1, width)
-        x = _encode(width, sizes[:, level, 1], dim)[:, :, None, :].expand(-1, -1, height, -1)
+        y = encode_axis(height, sizes[:, level, 0], dim)[:, :, :, None].expand(-1, -1, -1, width)
+        x = encode_axis(width, sizes[:, level, 1], dim)[:, :, None, :].expand(-1, -1, height, -1)
         encodings.append(torch.cat([y, x], dim=1))
     return encodings
 
 
-def _encode(length: int, valid: Tensor, dim: int) -> Tensor:
-    """Return sines and cosines of `length` positions, scaled so that `valid` (B,) of them make a full circle.
+def encode_axis(length: int, valid: Tensor, dim: int, *, first: float = 0.5) -> Tensor:
+    """Return sines and cosines of `length` positions, scaled so that `valid` of them make a full circle.
 
+    Args:
+        length: number of cells along the axis.
+        valid: (B,) how many of them are no padding, in floating point.
+        dim: number of channels, even.
+        first: place of the first cell: its centre, or 1 as in DETR, which counts cells instead.
     Returns: (B, dim, length), sine and cosine alternating.
     """
-    centres = torch.arange(1, length + 1, dtype=valid.dtype, device=valid.device) - 0.5
-    angles = centres / (valid[:, None] + EPSILON) * (2 * math.pi)
+    places = torch.arange(length, dtype=valid.dtype, device=valid.device) + first
+    angles = places / (valid[:, None] + EPSILON) * (2 * math.pi)
     index = torch.arange(dim, dtype=valid.dtype, device=valid.device)
     wavelengths = TEMPERATURE ** (2 * torch.div(index, 2, rounding_mode="floor") / dim)
     angles = angles[:, None, :] / wavelengths[:, None]
