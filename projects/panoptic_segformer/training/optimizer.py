@@ -62,9 +62,9 @@ class ClippedSGD(_ClippedTogether, torch.optim.SGD):
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer of a config.
 
-    SOLVER.SLOW_PARAMETERS learn SOLVER.SLOW_MULTIPLIER times as fast, backbones SOLVER.BACKBONE_MULTIPLIER times instead
-    where the config has that key. SOLVER.WEIGHT_DECAY_NORM, _EMBED and _BIAS stand for SOLVER.WEIGHT_DECAY where they are
-    given.
+    SOLVER.SLOW_PARAMETERS learn SOLVER.SLOW_MULTIPLIER times as fast; for backbones SOLVER.BACKBONE_MULTIPLIER stands
+    for that factor where the config has it. SOLVER.WEIGHT_DECAY_NORM, _EMBED and _BIAS stand for SOLVER.WEIGHT_DECAY
+    where they are given.
 
     Raises: ValueError: if optimizer or kind of gradient clipping is unknown.
     """
