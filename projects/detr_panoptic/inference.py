@@ -154,10 +154,12 @@ def instance_result(found: Predictions, image_size: Size, size: Size, mask_thres
 
 def _first_of_stuff_class(found: Predictions) -> Tensor:
     """Return for each query (N,) the first one of its stuff class; things stand for themselves."""
-    is_same = found.category_ids[:, None] == found.category_ids
-    is_same &= ~(found.is_thing[:, None] | found.is_thing)
-    is_same.fill_diagonal_(True)
-    return is_same.int().argmax(1)
+    firsts: dict[int, int] = {}
+    rows = zip(found.category_ids.tolist(), found.is_thing.tolist(), strict=True)
+    owners = [
+        query if is_thing else firsts.setdefault(category, query) for query, (category, is_thing) in enumerate(rows)
+    ]
+    return found.category_ids.new_tensor(owners)
 
 
 def _strongest(logits: Tensor, size: Size) -> Tensor:
@@ -175,11 +177,11 @@ def _strongest(logits: Tensor, size: Size) -> Tensor:
 
 
 def _resize_nearest(values: Tensor, size: Size) -> Tensor:
-    """Return bools or small whole numbers (..., H, W) at another size (..., H0, W0), as Pillow takes the nearest."""
+    """Return values (..., H, W) at another size (..., H0, W0), each from the pixel that its centre lies in."""
     if values.shape[-2:] == size:
         return values
     rows, columns = (
-        ((torch.arange(new, device=values.device) + 0.5) * (old / new)).long()
+        torch.arange(1, 2 * new, 2, device=values.device) * old // (2 * new)
         for new, old in zip(size, values.shape[-2:], strict=True)
     )
     return values[..., rows[:, None], columns]
