@@ -52,7 +52,7 @@ def build_parts(cfg: CfgNode) -> dict[str, object]:
         "dim": node.HIDDEN_DIM,
         "num_queries": node.NUM_OBJECT_QUERIES,
         "bbox_attention": AttentionMaps(node.HIDDEN_DIM, node.NHEADS) if cfg.MODEL.MASK_ON else None,
-        "mask_head": MaskHead(node.HIDDEN_DIM, node.NHEADS, channels[-2::-1]) if cfg.MODEL.MASK_ON else None,
+        "mask_head": _mask_head(node, channels) if cfg.MODEL.MASK_ON else None,
         "classes": _class_rows(cfg, categories),
         "criterion": Criterion(
             box=node.L1_WEIGHT,
@@ -78,6 +78,10 @@ def _backbone(cfg: CfgNode) -> Backbone:
         first = backbone.res5[0].conv2
         first.dilation = first.padding = (1, 1)
     return backbone
+
+
+def _mask_head(node: CfgNode, channels: list[int]) -> MaskHead:
+    return MaskHead(node.HIDDEN_DIM, node.NHEADS, channels[-2::-1], node.MAP_GAIN)
 
 
 def _check(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> None:

@@ -31,7 +31,7 @@ RULES: tuple[tuple[str, str], ...] = (
     (r"^backbone\.layer2\.", "backbone.res3."),
     (r"^backbone\.layer3\.", "backbone.res4."),
     (r"^backbone\.layer4\.", "backbone.res5."),
-    (r"^(backbone\..*)\.bn(\d)\.", r"\1.conv\2.norm."),
+    (r"^(backbone\.(?:stem|res\d)\b.*)\.bn(\d)\.", r"\1.conv\2.norm."),
     (r"^(backbone\..*)\.downsample\.0\.", r"\1.shortcut."),
     (r"^(backbone\..*)\.downsample\.1\.", r"\1.shortcut.norm."),
 )

@@ -52,13 +52,14 @@ class AttentionMaps(nn.Module):
 class MaskHead(nn.Module):
     """Five convolutions with group norm; the last three follow a step to the next finer feature."""
 
-    def __init__(self, dim: int, num_heads: int, fine_channels: Sequence[int]) -> None:
+    def __init__(self, dim: int, num_heads: int, fine_channels: Sequence[int], map_gain: float = 1.0) -> None:
         """Make the layers.
 
         Args:
             dim: D, a multiple of 128, so that the norms have whole groups.
             num_heads: M, a multiple of 8 likewise.
             fine_channels: channels of the three finer features, coarsest of them first.
+            map_gain: factor of the weights that the attention maps start with.
         """
         super().__init__()
         wide = dim + num_heads
@@ -73,6 +74,8 @@ class MaskHead(nn.Module):
             _convolution(channels, width, kernel_size=1)
             for channels, width in zip(fine_channels, widths[:3], strict=True)
         )
+        with torch.no_grad():
+            self.lay1.weight[:, dim:] *= map_gain
 
     def forward(self, maps: Tensor, coarse: Tensor, fine: Sequence[Tensor]) -> Tensor:
         """Return mask logits (N, H1, W1).
