@@ -52,9 +52,9 @@ def _add_training_keys(node: CfgNode) -> None:
     # Second stage of the authors' recipe: the file of a trained box model, in their form or ours. Its parts are loaded
     # and do not learn, the mask head alone does. MODEL.WEIGHTS is loaded on top. "": everything learns together.
     node.FROZEN_WEIGHTS = ""
-    # Factor of the weights that the mask head starts with for attention maps. A map sums to 1 over thousands of numbers,
-    # features are about 1 each: with the authors' 1.0 masks of different queries are the same for a long time, about
-    # 100 parts them at once. It matters to trainings from scratch alone.
+    # Factor of the weights that the mask head starts with for attention maps. A map sums to 1 over thousands of
+    # numbers, features are about 1 each: with the authors' 1.0 the masks of different queries are the same for a long
+    # time, about 100 parts them at once. It matters to trainings from scratch alone.
     node.MAP_GAIN = 1.0
     # True puts class and box losses on every decoder layer.
     node.DEEP_SUPERVISION = True

@@ -167,6 +167,15 @@ def test_losses_are_finite_and_all_parts_learn(build_detr, scene_examples):
     assert [name for name in without if not name.startswith((f"{first}self_attn", f"{first}norm1"))] == []
 
 
+def test_half_precision_trains_and_predicts(build_detr, scene_examples):
+    model = build_detr().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model(scene_examples[:2])
+        (result,) = run(model.eval(), {"image": noise(50, 60)})
+    assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
+    assert_valid(result, (50, 60))
+
+
 def test_supervision_of_the_last_layer_alone(build_detr, scene_examples):
     losses = build_detr("MODEL.DETR.DEEP_SUPERVISION", "False").train()(scene_examples[:1])
     assert set(losses) == {name for name in LOSSES if not name.endswith("_0")}
