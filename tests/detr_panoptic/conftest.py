@@ -20,6 +20,7 @@ TINY = {
     "MODEL.DETR.NUM_OBJECT_QUERIES": "20",
     "INPUT.MIN_SIZE_TRAIN": "(96,)",
     "INPUT.MIN_SIZE_TEST": "96",
+    "INPUT.RANDOM_FLIP": "none",
     "SOLVER.IMS_PER_BATCH": "2",
     "SOLVER.MAX_ITER": "3",
     "SOLVER.STEPS": "()",
@@ -53,7 +54,7 @@ def build_detr(detr_config):
 
 @pytest.fixture
 def scene_examples(detr_config):
-    """The training examples of the scenes, unaugmented but for a flip."""
+    """The training examples of the scenes, not augmented."""
     cfg = detr_config()
     register_datasets(cfg)
     mapper = PanopticDatasetMapper(cfg, is_train=True)
