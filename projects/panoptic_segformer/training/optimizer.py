@@ -73,9 +73,9 @@ class ClippedSGD(_ClippedTogether, torch.optim.SGD):
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer of a config.
 
-    SOLVER.SLOW_PARAMETERS learn SOLVER.SLOW_MULTIPLIER times as fast, backbones SOLVER.BACKBONE_MULTIPLIER times where
-    the config has that key. SOLVER.WEIGHT_DECAY_NORM, _EMBED and _BIAS stand for SOLVER.WEIGHT_DECAY where they are
-    given.
+    SOLVER.SLOW_PARAMETERS learn SOLVER.SLOW_MULTIPLIER times as fast; for backbones SOLVER.BACKBONE_MULTIPLIER stands
+    for that factor where the config has it. SOLVER.WEIGHT_DECAY_NORM, _EMBED and _BIAS stand for SOLVER.WEIGHT_DECAY
+    where they are given.
 
     Raises: ValueError: if optimizer or kind of gradient clipping is unknown.
     """
@@ -132,10 +132,10 @@ def _learning_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.
 def _learning_rate(cfg: CfgNode, name: str) -> float:
     solver = cfg.SOLVER
     rate = solver.BASE_LR
-    if any(word in name for word in solver.SLOW_PARAMETERS):
+    if "backbone" in name and "BACKBONE_MULTIPLIER" in solver:
+        rate *= solver.BACKBONE_MULTIPLIER
+    elif any(word in name for word in solver.SLOW_PARAMETERS):
         rate *= solver.SLOW_MULTIPLIER
-    if "backbone" in name:
-        rate *= solver.get("BACKBONE_MULTIPLIER", 1.0)
     if name.endswith("bias"):
         rate *= solver.BIAS_LR_FACTOR
     return rate
