@@ -1,4 +1,4 @@
-"""Modulated deformable convolution that predicts its own offsets, by torchvision's operator: CPU and GPU.
+"""Modulated deformable convolution that predicts its own offsets, on CPU and GPU.
 
 Zhu et al., "Deformable ConvNets v2", CVPR 2019. Parameters are named as in the released Panoptic FCN.
 Shape legend: B pictures, C, D channels in and out, h, w size of a map.
@@ -14,7 +14,7 @@ from torchvision.ops import deform_conv2d
 
 from panoptic_segformer.modeling.precision import at_least_float32
 
-__all__ = ["DeformableConv"]
+__all__ = ["DeformableConv", "deformable_convolution"]
 
 # Cells that a 3 x 3 kernel looks at.
 NUM_CELLS = 9
@@ -53,9 +53,40 @@ class ModulatedConv(nn.Module):
             offsets: (B, 18, h, w), (row, column) of each cell, cells.
             weights: (B, 9, h, w) in [0, 1].
         """
-        # Half precision would round the sampled places, and the operator has none on the CPU.
-        tensors = [at_least_float32(tensor) for tensor in (x, offsets, self.weight, weights)]
+        # Half precision would round the sampled places.
+        tensors = [at_least_float32(tensor) for tensor in (x, offsets, weights, self.weight)]
         bias = None if self.bias is None else at_least_float32(self.bias)
-        sampled, offsets, kernel, weights = tensors
-        y = deform_conv2d(sampled, offsets, kernel, bias, padding=1, mask=weights).to(x.dtype)
+        y = deformable_convolution(*tensors, bias).to(x.dtype)
         return y if self.norm is None else self.norm(y)
+
+
+def deformable_convolution(x: Tensor, offsets: Tensor, weights: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the modulated deformable convolution (B, D, h, w) of a map padded with zeros.
+
+    Args:
+        x: (B, C, h, w).
+        offsets: (B, 18, h, w), (row, column) of each cell, cells.
+        weights: (B, 9, h, w) in [0, 1].
+        kernel: (D, C, 3, 3).
+        bias: (D,), or None.
+    """
+    if x.device.type == "cpu" and torch.is_grad_enabled():
+        # The backward pass of torchvision's operator takes four times as long there.
+        return _by_grid_sample(x, offsets, weights, kernel, bias)
+    return deform_conv2d(x, offsets, kernel, bias, padding=1, mask=weights)
+
+
+def _by_grid_sample(x: Tensor, offsets: Tensor, weights: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    batch, channels, height, width = x.shape
+    offsets = offsets.view(batch, NUM_CELLS, 2, height, width)
+    steps = torch.arange(-1, 2, device=x.device)
+    rows = torch.arange(height, device=x.device)[:, None] + steps.repeat_interleave(3)[:, None, None]
+    columns = torch.arange(width, device=x.device) + steps.repeat(3)[:, None, None]
+    # grid_sample counts from -1 to 1, and from the edges of the outer cells.
+    y_places = (2 * (rows + offsets[:, :, 0]) + 1) / height - 1
+    x_places = (2 * (columns + offsets[:, :, 1]) + 1) / width - 1
+    grid = torch.stack([x_places, y_places], dim=-1).flatten(1, 2)
+    sampled = F.grid_sample(x, grid, align_corners=False).view(batch, channels, NUM_CELLS, height * width)
+    sampled = sampled * weights.view(batch, 1, NUM_CELLS, height * width)
+    result = (kernel.flatten(1) @ sampled.flatten(1, 2)).unflatten(2, (height, width))
+    return result if bias is None else result + bias[:, None, None]
