@@ -12,14 +12,14 @@ from tiny import forget_scenes
 NARROW = {
     "MODEL.DEVICE": "cpu",
     "MODEL.TIMM.WEIGHTS": "",
-    "MODEL.FPN.OUT_CHANNELS": "32",
-    "MODEL.SEMANTIC_FPN.CONVS_DIM": "32",
-    "MODEL.POSITION_HEAD.CONVS_DIM": "32",
+    "MODEL.FPN.OUT_CHANNELS": "64",
+    "MODEL.SEMANTIC_FPN.CONVS_DIM": "64",
+    "MODEL.POSITION_HEAD.CONVS_DIM": "64",
     "MODEL.POSITION_HEAD.NUM_CONVS": "1",
-    "MODEL.KERNEL_HEAD.CONVS_DIM": "32",
+    "MODEL.KERNEL_HEAD.CONVS_DIM": "64",
     "MODEL.KERNEL_HEAD.NUM_CONVS": "1",
     "MODEL.FEATURE_ENCODER.CONVS_DIM": "16",
-    "MODEL.INFERENCE.COMBINE.INST_THRESH": "0.05",
+    "MODEL.INFERENCE.COMBINE.INST_THRESH": "0.3",
     "MODEL.INFERENCE.COMBINE.STUFF_AREA_LIMIT": "16",
     "INPUT.MIN_SIZE_TRAIN": "(96,)",
     "INPUT.MIN_SIZE_TEST": "96",
@@ -51,8 +51,11 @@ def fcn(fcn_config):
         model = build_model(fcn_config(*overrides))
         for predictor in (model.position_head.out_inst, model.position_head.out_sem, model.kernel_head.out_conv):
             nn.init.normal_(predictor.weight, std=0.1)
-        for generator in (model.thing_generator, model.stuff_generator):
-            nn.init.normal_(generator.embed_extractor.weight, std=0.5)
+        # Features are not negative: kernels whose numbers sum to 0 give masks that cover some places and others not.
+        for generator, std in ((model.thing_generator, 0.5), (model.stuff_generator, 5.0)):
+            weight = nn.init.normal_(generator.embed_extractor.weight, std=std)
+            with torch.no_grad():
+                weight -= weight.mean(0)
         return model.eval()
 
     return build

@@ -14,7 +14,7 @@ LOSSES = {"loss_pos_th", "loss_pos_st", "loss_seg_th", "loss_seg_st"}
 def picture(height: int = 96, width: int = 128, seed: int = 0) -> torch.Tensor:
     """Blocks of colours, so that places differ."""
     coarse = torch.rand(1, 3, 6, 8, generator=torch.Generator().manual_seed(seed)) * 255
-    return torch.nn.functional.interpolate(coarse, (height, width))[0]
+    return torch.nn.functional.interpolate(coarse, (height, width))[0].to(torch.uint8)
 
 
 def segments(boxes, classes, size) -> Instances:
