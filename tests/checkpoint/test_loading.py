@@ -58,6 +58,15 @@ def test_backbone_alone_is_accepted(model, tmp_path, caplog):
     assert "tensors keep their initial values: neck" in caplog.text
 
 
+@pytest.mark.parametrize("classifier", ["fc1000", "stem.fc"])
+def test_backbone_may_come_with_its_classifier(model, classifier):
+    """As in detectron2://ImageNetPretrained: MSRA/R-50.pkl and torchvision/R-50.pkl."""
+    state_dict = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("backbone.")}
+    state_dict |= {f"{classifier}.weight": torch.zeros(1000, 8), f"{classifier}.bias": torch.zeros(1000)}
+    incompatible = model.load_state_dict(state_dict, strict=False)
+    assert incompatible.unexpected_keys == [f"{classifier}.weight", f"{classifier}.bias"]
+
+
 def test_checkpoint_of_which_under_half_fits_is_refused(model, tmp_path):
     state_dict = dict(list(model.state_dict().items())[:10])
     strangers = {f"sem_seg_head.layer{i}.weight": torch.zeros(1) for i in range(11)}

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 LEAST_SHARE = 0.5
 # A file with this module alone is a pretrained backbone, which fills no other.
 BACKBONE = "backbone"
+# Detectron2's files of backbones hold their ImageNet classifier as well.
+CLASSIFIERS = ("fc1000.", "stem.fc.")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, object]:
@@ -110,7 +112,7 @@ def load_with_summary(
     unknown = [name for name in state_dict if name not in own]
     # Detectron2's checkpointer has taken tensors of another shape away already, so the model's side counts as well:
     # what is behind the backbone, or the backbone where the file has nothing else.
-    is_backbone = all(map(_of_backbone, state_dict))
+    is_backbone = all(_of_backbone(name) or name.startswith(CLASSIFIERS) for name in state_dict)
     expected = [name for name in own if _of_backbone(name) == is_backbone]
     filled = sum(name in fitting for name in expected)
     if len(fitting) < LEAST_SHARE * len(state_dict) or filled < LEAST_SHARE * len(expected):
