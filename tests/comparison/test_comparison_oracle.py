@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as rle
 
-from panoptic_segformer.comparison.overlaps import crowds, overlaps, pairs_best_first, segments
 from panoptic_segformer.comparison.oracle import ORACLES, oracle_prediction
+from panoptic_segformer.comparison.overlaps import crowds, overlaps, pairs_best_first, segments
 from panoptic_segformer.comparison.results import Prediction
 
 CAT, DOG, SKY, SEA = 17, 18, 157, 200

@@ -157,13 +157,16 @@ def inspect_setup(cfg: CfgNode) -> Setup:
     if cfg.MODEL.WEIGHTS:
         PanopticCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     is_pretrained = cfg.MODEL.WEIGHTS or (cfg.MODEL.TIMM.NAME and cfg.MODEL.TIMM.WEIGHTS)
-    tensors = [tensor for tensor in backbone.state_dict().values() if tensor.is_floating_point()]
+    # Norms on the features are the model's choice.
+    tensors = {name: value for name, value in backbone.state_dict().items() if not name.startswith("output_norms.")}
+    parameters = [value.numel() for name, value in backbone.named_parameters() if name in tensors]
+    magnitudes = [value.double().abs().sum().item() for value in tensors.values() if value.is_floating_point()]
     return Setup(
         config=cfg.dump(),
         device=cfg.MODEL.DEVICE,
-        parameters=_count(model),
-        backbone_parameters=_count(backbone),
-        backbone_weights=sum(tensor.double().abs().sum().item() for tensor in tensors) if is_pretrained else None,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        backbone_parameters=sum(parameters),
+        backbone_weights=sum(magnitudes) if is_pretrained else None,
         input_sizes=(_input_size(cfg, cfg.DATASETS.TRAIN[0], True), _input_size(cfg, cfg.DATASETS.TEST[0], False)),
         recipe=_recipe(cfg),
     )
@@ -205,10 +208,6 @@ def _bare_backbone(model: nn.Module) -> Backbone:
         if not any(isinstance(child, Backbone) for child in backbone.modules() if child is not backbone):
             return backbone
     raise ValueError(f"{type(model).__name__} has no Detectron2 Backbone, so it can't be seen whether it is the same")
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _input_size(cfg: CfgNode, dataset: str, is_train: bool) -> tuple[int, int]:
