@@ -33,6 +33,5 @@ def test_small_model_learns_two_scenes_by_heart(fcn_config):
     trainer.resume_or_load(resume=False)
     results = trainer.train()
     losses = torch.tensor([value for value, _ in trainer.storage.history("total_loss").values()])
-    assert losses[-10:].mean() < 0.25 * losses[:10].mean()
-    print("PQ", results["panoptic_seg"]["PQ"], losses[-10:].mean() / losses[:10].mean())
-    assert results["panoptic_seg"]["PQ"] > 50  # 70 was measured
+    assert losses[-10:].mean() < 0.2 * losses[:10].mean()
+    assert results["panoptic_seg"]["PQ"] > 50  # 71 was measured
