@@ -80,7 +80,8 @@ def test_batch_of_equal_sizes_equals_single_runs(fcn, size):
         (single,) = run(model, one)
         assert_same(single, batched)
         assert_valid(batched, size or (96, 128))
-        assert {s["isthing"] for s in batched["panoptic_seg"][1]} == {True, False}
+        assert len(batched["instances"]) > 10
+        assert len(batched["sem_seg"].argmax(0).unique()) > 1
     assert not torch.equal(batch[0]["panoptic_seg"][0], batch[1]["panoptic_seg"][0])
 
 
