@@ -1,8 +1,8 @@
 """Parameters and FLOPs of a model, part by part.
 
 One multiply-add counts as one FLOP, as in fvcore and in the tables of the field. What fvcore has no count for is
-counted here (attention, multi-scale deformable attention) or named, so that nothing is left out in silence.
-Shape legend: B pictures, M heads, D model width, L levels, Q queries, K keys, P points.
+counted here (attention, deformable attention and convolution) or named, so that nothing is left out in silence.
+Shape legend: B pictures, M heads, D model width, L levels, Q queries, K keys, P points, H, W size of the picture.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from detectron2.export import TracingAdapter
 from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import get_shape
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ SAMPLE_FLOPS = 5
 # Names that the counts of this file have among the operators.
 ATTENTION = "attention"
 DEFORMABLE_ATTENTION = "deformable attention"
+DEFORMABLE_CONV = "deformable conv"
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ class PartSize:
 
 @dataclass(frozen=True)
 class FlopCount:
-    """FLOPs of the network for one picture; merging, which only places masks, is not part of it.
+    """FLOPs of the network for one picture.
+
+    Of a Panoptic SegFormer merging, which only places masks, is no part; of other models the whole call counts.
 
     Attributes:
         by_part: FLOPs of each part of `model_parts`, in their order.
@@ -72,15 +76,21 @@ def count_parameters(model: nn.Module) -> PartSize:
 
 
 @torch.no_grad()
-def count_flops(model: nn.Module, size: tuple[int, int]) -> FlopCount:
-    """Count the FLOPs of a PanopticSegFormer for one picture of random pixels.
+def count_flops(model: nn.Module, size: tuple[int, int], image: Tensor | None = None) -> FlopCount:
+    """Count the FLOPs of a model of Detectron2 for one picture.
 
     Args:
-        model: in inference mode and on the CPU.
-        size: height and width in pixels, as the network sees the picture.
+        model: in inference mode.
+        size: (H, W) in pixels, as the network sees the picture.
+        image: (3, H, W), values 0 to 255; random if not given. What some models do depends on what they see.
     """
-    image = torch.rand(3, *size) * 255
-    analysis = FlopCountAnalysis(_Network(model), image)
+    image = torch.rand(3, *size) * 255 if image is None else image
+    if hasattr(model, "collect_candidates"):
+        analysis = FlopCountAnalysis(_Network(model), image)
+    else:
+        example = {"image": image, "height": size[0], "width": size[1]}
+        adapter = TracingAdapter(model, [example], allow_non_tensor=True)
+        analysis = FlopCountAnalysis(adapter, adapter.flattened_inputs)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     analysis.set_op_handle(**OPERATOR_FLOPS)
     by_module = analysis.by_module()
@@ -92,7 +102,7 @@ def count_flops(model: nn.Module, size: tuple[int, int]) -> FlopCount:
 
 
 class _Network(nn.Module):
-    """Everything from the picture to the masks and class probabilities of all candidates."""
+    """Of a Panoptic SegFormer everything from the picture to the masks and class probabilities of all candidates."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -117,6 +127,28 @@ def _attention_flops(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     return Counter({ATTENTION: math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])})
 
 
+def _native_attention_flops(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Count attention that torch runs as one operator: the four projections are part of it, as linear layers."""
+    (batch, queries, width), (_, keys, _) = (get_shape(tensor) for tensor in inputs[:2])
+    projections = 2 * batch * (queries + keys) * width**2
+    return Counter({ATTENTION: 2 * batch * queries * keys * width, "linear": projections})
+
+
+def _baddbmm_flops(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """(B, n, m) times (B, m, p), which are inputs 1 and 2; DETR's attention weights come from it."""
+    return Counter({"baddbmm": math.prod(get_shape(inputs[1])) * get_shape(inputs[2])[-1]})
+
+
+def _deformable_conv_flops(weight_index: int) -> Handle:
+    """Make the handle of a deformable convolution whose input of that index is the weight, as of a plain one."""
+
+    def count(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        fan_in = math.prod(get_shape(inputs[weight_index])[1:])
+        return Counter({DEFORMABLE_CONV: math.prod(get_shape(outputs[0])) * fan_in})
+
+    return count
+
+
 def _sampling_flops(weights_index: int) -> Handle:
     """Make the handle of a deformable attention operator whose input of that index has one number per sample."""
 
@@ -135,6 +167,14 @@ def _reference_sampling_flops(inputs: list[Any], outputs: list[Any]) -> Counter[
 
 OPERATOR_FLOPS: dict[str, Handle] = {
     "aten::scaled_dot_product_attention": _attention_flops,
+    "aten::_native_multi_head_attention": _native_attention_flops,
+    "aten::baddbmm": _baddbmm_flops,
+    "torchvision::deform_conv2d": _deformable_conv_flops(1),
+    # Detectron2's own, where it is compiled: (input, offset, weight) and (input, offset, mask, weight).
+    "prim::PythonOp._DeformConv": _deformable_conv_flops(2),
+    "prim::PythonOp._ModulatedDeformConv": _deformable_conv_flops(3),
+    # Deformable DETR's and Mask2Former's: (value, sizes, starts, locations, weights).
+    "prim::PythonOp.MSDeformAttnFunction": _sampling_flops(4),
     # Attention weights and logits are the last input of both.
     "panoptic_segformer::ms_deform_attn": _sampling_flops(3),
     "panoptic_segformer::ms_deform_attn_fused": _sampling_flops(4),
