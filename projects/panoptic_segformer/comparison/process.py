@@ -46,7 +46,8 @@ def run_in_process(job: Job, folder: Path) -> JobResult:
     code = process.wait()
     if code >= 0 and (folder / RESULT_FILE).is_file():
         return JobResult.read(folder / RESULT_FILE)
-    return JobResult(error=f"{_describe_end(code)}; its last words were {last_line!r}, all are in {folder / LOG_FILE}")
+    logger.error("all that the process of %s printed is in %s", job.model.name, folder / LOG_FILE)
+    return JobResult(error=f"{_describe_end(code)}, last line {last_line!r}")
 
 
 def _follow(process: subprocess.Popen[str], name: str, log_file: Path) -> str:

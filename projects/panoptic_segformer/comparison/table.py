@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from textwrap import shorten
 
 from tabulate import tabulate
 
@@ -24,6 +25,8 @@ COST_COLUMNS = (
     ("peak memory (MiB)", "peak_memory", 2**20, 0),
 )
 NOT_FIGURES = ("source",)
+# The whole error is in the json.
+ERROR_WIDTH = 100
 
 
 def comparison_tables(comparison: Comparison) -> str:
@@ -43,7 +46,7 @@ def comparison_tables(comparison: Comparison) -> str:
         title = f"published {name}" if name not in NOT_FIGURES else "published by"
         columns[title] = _column(models, lambda model, name=name: str(model.published.get(name, "")))
     columns["note"] = [model.note for model in models]
-    columns["error"] = [model.error.replace("|", "\\|") for model in models]
+    columns["error"] = [shorten(model.error, ERROR_WIDTH, placeholder=" ...").replace("|", "\\|") for model in models]
     parts = [_table(columns)]
     if kinds := _keys(model.oracles for model in models):
         oracles = {"PQ if corrected by the truth": columns["model"], "nothing": columns["PQ"]}
