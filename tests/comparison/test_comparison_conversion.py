@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from comparison_fakes import GRASS, JOINT, PERSON, SEPARATED, SIZE, SKY
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BitMasks, Boxes, Instances
 from pycocotools import mask as rle
 
-from comparison_fakes import GRASS, JOINT, PERSON, SEPARATED, SIZE, SKY
 from panoptic_segformer.comparison.conversion import ModelClasses, convert_output
 
 PERSON_AREA = SIZE[0] // 2 * SIZE[1] // 2

@@ -8,11 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-
 from comparison_fakes import SEPARATED, count_calls, person_overlap, write_dataset, write_project
+
 from panoptic_segformer.cli import main
-from panoptic_segformer.comparison.spec import read_spec
-from tiny import tiny_overrides
 
 
 @pytest.fixture

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from detectron2.export import TracingAdapter
 from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import get_shape
 from torch import Tensor, nn
@@ -85,12 +84,8 @@ def count_flops(model: nn.Module, size: tuple[int, int], image: Tensor | None = 
         image: (3, H, W), values 0 to 255; random if not given. What some models do depends on what they see.
     """
     image = torch.rand(3, *size) * 255 if image is None else image
-    if hasattr(model, "collect_candidates"):
-        analysis = FlopCountAnalysis(_Network(model), image)
-    else:
-        example = {"image": image, "height": size[0], "width": size[1]}
-        adapter = TracingAdapter(model, [example], allow_non_tensor=True)
-        analysis = FlopCountAnalysis(adapter, adapter.flattened_inputs)
+    network = _Network(model) if hasattr(model, "collect_candidates") else _WholeCall(model)
+    analysis = FlopCountAnalysis(network, image)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     analysis.set_op_handle(**OPERATOR_FLOPS)
     by_module = analysis.by_module()
@@ -116,6 +111,46 @@ class _Network(nn.Module):
         location = None if decoder is None else decoder(memory, levels)
         (candidates,) = self.model.collect_candidates(memory, levels, location)
         return candidates.masks, candidates.class_probs
+
+
+class _WholeCall(nn.Module):
+    """A call of any model of Detectron2, with a number from each output of each of its modules.
+
+    Tracing forgets what no output depends on: a class score that decides in Python what is kept, or everything if
+    nothing is.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Run the model for an image (3, H, W), values 0 to 255."""
+        kept: list[Tensor] = []
+
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            # A copy, for the whole output would stay in memory.
+            kept.extend(tensor.reshape(-1)[:1].clone() for tensor in _tensors_in(output))
+
+        modules = [module for module in self.model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+        hooks = [module.register_forward_hook(keep) for module in modules]
+        try:
+            self.model([{"image": image, "height": image.shape[-2], "width": image.shape[-1]}])
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return tuple(kept)
+
+
+def _tensors_in(output: Any) -> Iterator[Tensor]:
+    """Find the tensors in nested lists, tuples and dicts."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        yield from _tensors_in(list(output.values()))
+    elif isinstance(output, list | tuple):
+        for part in output:
+            yield from _tensors_in(part)
 
 
 Handle = Callable[[list[Any], list[Any]], Counter[str]]

@@ -65,7 +65,7 @@ class Blueprint:
 
     def describe_input(self) -> str:
         """Return channel order and resizing in words."""
-        return f"{self.input_format}, {', '.join(map(str, self.augmentations))}"
+        return ", ".join([self.input_format, *map(_describe_augmentation, self.augmentations)])
 
 
 def read_blueprint(spec: ModelSpec, device: str) -> Blueprint:
@@ -86,6 +86,12 @@ def read_blueprint(spec: ModelSpec, device: str) -> Blueprint:
     cfg = _own_config(spec) if spec.setup is None else _external_config(spec)
     cfg.MODEL.DEVICE = device
     return _from_config(cfg)
+
+
+def _describe_augmentation(augmentation: T.Augmentation) -> str:
+    if isinstance(augmentation, T.ResizeShortestEdge):
+        return f"short side {augmentation.short_edge_length[0]}, long side at most {augmentation.max_size}"
+    return str(augmentation)
 
 
 def _own_config(spec: ModelSpec) -> CfgNode:

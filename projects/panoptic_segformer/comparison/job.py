@@ -86,7 +86,7 @@ class JobResult:
 
     error: str = ""
     keys: Mapping[str, str] = field(default_factory=dict)
-    categories: Sequence[Category] = ()
+    categories: Sequence[Category] = field(default_factory=list)
     costs: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
 
