@@ -88,6 +88,7 @@ def count_flops(model: nn.Module, size: tuple[int, int], image: Tensor | None = 
     analysis = FlopCountAnalysis(network, image)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     analysis.set_op_handle(**OPERATOR_FLOPS)
+    analysis.set_op_handle("aten::clone", None)  # Copies nothing but memory.
     by_module = analysis.by_module()
     return FlopCount(
         by_part={name: int(by_module[f"model.{name}"]) for name in model_parts(model)},
