@@ -114,7 +114,9 @@ def _add_compare(verbs: argparse._SubParsersAction) -> None:
     compare = verbs.add_parser("compare", help="several models on the same pictures: table, json and page")
     compare.add_argument("spec", type=Path, metavar="SPEC.yaml", help="models and pictures, see docs/compare.md")
     compare.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
-    compare.add_argument("--cache", type=Path, metavar="DIR", help="of predictions; default: cache in --output")
+    compare.add_argument(
+        "--cache", type=Path, metavar="DIR", help="of predictions and costs; default: cache in --output"
+    )
     compare.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     compare.add_argument("--no-cost", action="store_true", help="measure no FLOPs, times and memory")
     compare.add_argument(

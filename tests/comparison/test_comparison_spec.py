@@ -93,6 +93,7 @@ def test_only_some_models_and_the_others_need_not_even_exist(read, content):
         ({"dataset": {"name": "a", "limit": 0}}, "'limit' must be a whole number of at least 1, got 0"),
         ({"dataset": 5}, "'dataset' must be a mapping"),
         ({"oracles": "yes"}, "'oracles' must be true or false, got 'yes'"),
+        ({"oracles": True, "dataset": None, "pictures": ["a.jpg"]}, "'oracles' correct errors by the truth"),
         ({"flops_size": 800}, r"'flops_size' must be \[height, width\]"),
         ({"flops_size": [800, 8]}, r"'flops_size' must be \[height, width\]"),
     ],
@@ -113,6 +114,7 @@ def test_wrong_file_is_said_in_plain_words(read, changes, message):
         ({"setup": "a:b"}, "'setup' must be a list, got 'a:b'"),
         ({"setup": [3]}, "an entry of 'setup' must be text, got 3"),
         ({"trust": "no"}, "'trust' must be true or false"),
+        ({"published": {"PQ": [1]}}, r"'published' must give numbers or texts by column, got PQ: \[1\]"),
         ({"published": 46.5}, "'published' must be a mapping"),
     ],
 )

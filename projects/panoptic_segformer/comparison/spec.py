@@ -110,6 +110,8 @@ def read_spec(path: str | Path, only: Sequence[str] = ()) -> ComparisonSpec:
     if ("dataset" in content) == ("pictures" in content):
         state = "both" if "dataset" in content else "neither"
         raise ValueError(f"{path} has {state} of 'dataset' (pictures with truth) and 'pictures': give one of them")
+    if content.get("oracles") is True and "dataset" not in content:
+        raise ValueError(f"{path}: 'oracles' correct errors by the truth, which 'pictures' have not: give 'dataset'")
     records = _named_models(content, path)
     if unknown := [name for name in only if name not in records]:
         raise ValueError(f"{path} has no model {unknown[0]!r}{closest(unknown[0], records)}: give names of its models")
@@ -173,6 +175,9 @@ def _model(record: Mapping[str, Any], path: Path) -> ModelSpec:
         weights = str(_existing(weights, [path.parent], f"{where}: weights"))
     published = record.get("published") or {}
     _check_kind(published, dict, f"{where}: 'published'")
+    for column, figure in published.items():
+        if not isinstance(figure, int | float | str):
+            raise ValueError(f"{where}: 'published' must give numbers or texts by column, got {column}: {figure!r}")
     return ModelSpec(
         name=record["name"],
         config=str(_existing(_text(record, "config", where), [path.parent, Path(), *projects], f"{where}: config")),
