@@ -97,9 +97,17 @@ def test_failed_model_has_a_row_and_the_others_go_on(tmp_path, pages, no_process
     assert failing["error"] == "RuntimeError: no"
     assert failing["qualities"] == {}
     assert good["picture_qualities"]["scene0"] == 100
-    assert good["facts"]["classes that the truth lacks"].startswith("dragon;")
+    assert "classes that the truth lacks" not in good["facts"]
     assert "panseg compare: failing failed: RuntimeError: no" in capsys.readouterr().err
     assert [category.name for category in pages[0].comparison.categories][3:] == ["dragon"]
+
+
+def test_predicted_classes_that_the_truth_lacks_are_said(tmp_path, pages, no_processes, write_models):
+    without_sky = [{**c, "name": "road"} if c["name"].startswith("sky") else c for c in CATEGORIES]
+    spec = write_models("good", dataset=write_dataset(tmp_path / "data", (0, 4), without_sky))
+    assert main(["compare", str(spec), "--output", str(tmp_path / "out")]) == 0
+    facts = read_json(tmp_path / "out")["models"][0]["facts"]
+    assert facts["classes that the truth lacks"].startswith("predicted in 2 segments of sky-other-merged;")
 
 
 def test_all_models_failed(tmp_path, pages, no_processes, write_models, capsys):
@@ -226,7 +234,9 @@ def test_clashing_projects_in_one_comparison(tmp_path, pages, capsys):
     first, failed, second = read_json(tmp_path / "out")["models"]
     overlap = (1 + person_overlap(4)) / 2
     assert first["qualities"]["PQ_th"] == pytest.approx(100 * overlap)
+    # The grass reaches over the person, the sky is right.
     assert second["qualities"]["PQ_th"] == 0
+    assert second["qualities"]["PQ_st"] == pytest.approx(50)
     assert first["qualities"]["AP"] > 0
     assert "AP" not in second["qualities"]
     assert first["picture_qualities"]["scene0"] == pytest.approx(100)

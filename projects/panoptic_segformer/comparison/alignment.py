@@ -1,7 +1,8 @@
 """Where the classes of different models meet: every model's are brought to the ids of the truth.
 
-Classes are the same if id and name agree, or else the name alone. One that the truth lacks keeps an id of its own:
-what is predicted as such is wrong.
+Classes are the same if id and name agree, or else the name alone; COCO's endings "-other" and "-merged", which
+Detectron2 drops in its "separated" form, don't count. A class that the truth lacks keeps an id of its own: what is
+predicted as such is wrong.
 """
 
 from __future__ import annotations
@@ -21,12 +22,10 @@ class Alignment:
     Attributes:
         categories: all classes: the truth's, then what only models have.
         ids: for each model, the dataset id of its own -> the shared id.
-        strange: for each model, names of its classes that the truth lacks; none without a truth.
     """
 
     categories: Sequence[Category]
     ids: Sequence[Mapping[int, int]]
-    strange: Sequence[Sequence[str]]
 
 
 def align_classes(truth: Sequence[Category], models: Sequence[Sequence[Category]]) -> Alignment:
@@ -37,26 +36,26 @@ def align_classes(truth: Sequence[Category], models: Sequence[Sequence[Category]
         models: the classes of each, under ids of its own dataset.
     """
     shared = {category.id: category for category in truth}
-    by_name = {category.name: category.id for category in truth}
-    known = set(shared)
+    by_name = {_plain(category.name): category.id for category in truth}
     ids = []
     for categories in models:
         mapping = {}
         for category in categories:
-            if category.id in shared and shared[category.id].name == category.name:
+            name = _plain(category.name)
+            if category.id in shared and _plain(shared[category.id].name) == name:
                 mapping[category.id] = category.id
-            elif category.name in by_name:
-                mapping[category.id] = by_name[category.name]
+            elif name in by_name:
+                mapping[category.id] = by_name[name]
             else:
                 id_ = category.id if category.id not in shared else max(shared) + 1
                 shared[id_] = replace(category, id=id_)
-                mapping[category.id] = by_name[category.name] = id_
+                mapping[category.id] = by_name[name] = id_
         ids.append(mapping)
-    strange = [
-        [category.name for category in categories if truth and mapping[category.id] not in known]
-        for categories, mapping in zip(models, ids, strict=True)
-    ]
-    return Alignment(list(shared.values()), ids, strange)
+    return Alignment(list(shared.values()), ids)
+
+
+def _plain(name: str) -> str:
+    return name.replace("-other", "").replace("-merged", "")
 
 
 def translate(prediction: Prediction, ids: Mapping[int, int], categories: Mapping[int, Category]) -> Prediction:

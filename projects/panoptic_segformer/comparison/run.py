@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 import json
 import logging
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -81,8 +83,8 @@ def _finish(
     alignment = align_classes(material.categories, [result.categories for result in results])
     predictions = _Predictions(cache, {m.name: i for i, m in enumerate(spec.models)}, results, alignment)
     models = [
-        _evaluate(spec, model, result, material, predictions, strange)
-        for model, result, strange in zip(spec.models, results, alignment.strange, strict=True)
+        _evaluate(spec, model, result, material, predictions)
+        for model, result in zip(spec.models, results, strict=True)
     ]
     comparison = Comparison(spec.title, material.pictures, alignment.categories, models, _facts(material))
     _write_text(output_dir / JSON_FILE, json.dumps(_plain(comparison), indent=1) + "\n")
@@ -119,6 +121,15 @@ class _Predictions:
             raise ValueError(f"there is no prediction of {name!r} for {picture.name}: run the comparison again")
         return translate(prediction, self._alignment.ids[place], self._categories)
 
+    def strange_segments(self, name: str, material: Material) -> str:
+        """Say which classes a model predicts that the truth lacks, and how often; "" if none."""
+        known = {category.id for category in material.categories}
+        if not set(self._alignment.ids[self._places[name]].values()) - known:
+            return ""
+        segments = itertools.chain.from_iterable(self.of(name, picture).segments for picture in material.pictures)
+        counts = Counter(segment["category_id"] for segment in segments if segment["category_id"] not in known)
+        return ", ".join(f"{number} segments of {self._categories[id_].name}" for id_, number in counts.most_common())
+
 
 def _evaluate(
     spec: ComparisonSpec,
@@ -126,15 +137,11 @@ def _evaluate(
     result: JobResult,
     material: Material,
     predictions: _Predictions,
-    strange: Sequence[str],
 ) -> ModelResult:
     measured = ModelResult(model.name, model.note, result.error, published=model.published or {})
     if result.error:
         return measured
-    facts = dict(result.facts)
-    if strange:
-        facts["classes that the truth lacks"] = f"{', '.join(strange)}; pixels of these are wrong"
-    measured = replace(measured, facts=facts, costs=result.costs)
+    measured = replace(measured, facts=result.facts, costs=result.costs)
     if material.truth is None:
         return measured
 
@@ -144,7 +151,10 @@ def _evaluate(
     logger.info("%s is evaluated", model.name)
     qualities, by_picture = measure_qualities(material.truth, material.pictures, prediction_of)
     oracles = _oracle_qualities(material, prediction_of) if spec.oracles else {}
-    return replace(measured, qualities=qualities, picture_qualities=by_picture, oracles=oracles)
+    facts = dict(result.facts)
+    if strange := predictions.strange_segments(model.name, material):
+        facts["classes that the truth lacks"] = f"predicted in {strange}; pixels of these are wrong"
+    return replace(measured, facts=facts, qualities=qualities, picture_qualities=by_picture, oracles=oracles)
 
 
 def _oracle_qualities(material: Material, prediction_of: Any) -> dict[str, float]:
