@@ -10,7 +10,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,7 @@ def _evaluate(
     return replace(measured, facts=facts, qualities=qualities, picture_qualities=by_picture, oracles=oracles)
 
 
-def _oracle_qualities(material: Material, prediction_of: Any) -> dict[str, float]:
+def _oracle_qualities(material: Material, prediction_of: Callable[[Picture], Prediction]) -> dict[str, float]:
     """Return PQ with one kind of error corrected by the truth, by kind."""
     from .oracle import ORACLES, oracle_prediction
 
