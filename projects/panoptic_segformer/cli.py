@@ -10,10 +10,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .arguments import pixels, positive
+
 __all__ = ["main"]
 
 USER_ERROR = 2  # As argparse's own exit code.
-SMALLEST_SIDE = 32  # One cell of the coarsest feature that all backbones have.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     analyze.set_defaults(run=analyze_model)
 
     _add_benchmark(verbs)
+    _add_compare(verbs)
 
     synthesize = verbs.add_parser("synthesize", help="make a dataset of synthetic scenes")
     synthesize.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the dataset")
@@ -91,11 +93,11 @@ def _add_benchmark(verbs: argparse._SubParsersAction) -> None:
     _add_size(benchmark, (800, 1216))
     benchmark.add_argument("--input", default="", metavar="PICTURE", help="default: a synthetic scene of 480x640")
     benchmark.add_argument(
-        "--batch", type=_positive, nargs="+", default=[1], metavar="N", help="pictures at a time; default: 1"
+        "--batch", type=positive, nargs="+", default=[1], metavar="N", help="pictures at a time; default: 1"
     )
-    benchmark.add_argument("--runs", type=_positive, default=10, metavar="N", help="that count; default: %(default)s")
-    benchmark.add_argument("--warm-up", type=_positive, default=2, metavar="N", help="before; default: %(default)s")
-    benchmark.add_argument("--threads", type=_positive, metavar="N", help="of the CPU; default: torch's choice")
+    benchmark.add_argument("--runs", type=positive, default=10, metavar="N", help="that count; default: %(default)s")
+    benchmark.add_argument("--warm-up", type=positive, default=2, metavar="N", help="before; default: %(default)s")
+    benchmark.add_argument("--threads", type=positive, metavar="N", help="of the CPU; default: torch's choice")
     benchmark.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     benchmark.add_argument("--amp", action="store_true", help="torch.autocast: bfloat16 on a CPU, float16 on a GPU")
     benchmark.add_argument("--channels-last", action="store_true", help="memory format of the backbone")
@@ -108,32 +110,31 @@ def _add_benchmark(verbs: argparse._SubParsersAction) -> None:
     benchmark.set_defaults(run=benchmark_model)
 
 
+def _add_compare(verbs: argparse._SubParsersAction) -> None:
+    compare = verbs.add_parser("compare", help="several models on the same pictures: table, json and page")
+    compare.add_argument("spec", type=Path, metavar="SPEC.yaml", help="models and pictures, see docs/compare.md")
+    compare.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    compare.add_argument(
+        "--cache", type=Path, metavar="DIR", help="of predictions and costs; default: cache in --output"
+    )
+    compare.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    compare.add_argument("--no-cost", action="store_true", help="measure no FLOPs, times and memory")
+    compare.add_argument(
+        "--runs", type=positive, default=3, metavar="N", help="of timed pictures; default: %(default)s"
+    )
+    compare.add_argument("--only", nargs="+", default=[], metavar="NAME", help="models; default: all")
+    compare.set_defaults(run=compare_models)
+
+
 def _add_size(parser: argparse.ArgumentParser, default: tuple[int, int]) -> None:
     parser.add_argument(
         "--size",
-        type=_pixels,
+        type=pixels,
         nargs=2,
         default=default,
         metavar=("HEIGHT", "WIDTH"),
         help="picture as the network sees it, pixels; default: {} {}".format(*default),
     )
-
-
-def _pixels(word: str) -> int:
-    """Return a side of a picture; argparse turns the error into a message."""
-    if not word.isdecimal():
-        raise argparse.ArgumentTypeError(f"invalid number of pixels {word!r}, give a whole number")
-    side = int(word)
-    if side < SMALLEST_SIDE:
-        raise argparse.ArgumentTypeError(f"{side} pixels are too few, give at least {SMALLEST_SIDE}")
-    return side
-
-
-def _positive(word: str) -> int:
-    """Return a number of something."""
-    if not word.isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"invalid number {word!r}, give a whole number of at least 1")
-    return int(word)
 
 
 def show_info(arguments: argparse.Namespace) -> int:
@@ -245,6 +246,32 @@ def benchmark_model(arguments: argparse.Namespace) -> int:
     for part in benchmark(setting, arguments.batch, arguments.runs, arguments.warm_up, arguments.json):
         print(part, end="\n\n", flush=True)
     return 0
+
+
+def compare_models(arguments: argparse.Namespace) -> int:
+    """Run a comparison and print its table; return 1 if some of the models failed."""
+    from detectron2.utils.logger import setup_logger
+
+    from .comparison.run import compare
+    from .comparison.spec import read_spec
+    from .comparison.table import comparison_tables
+
+    setup_logger(name=__package__)
+    comparison = compare(
+        read_spec(arguments.spec, arguments.only),
+        arguments.output,
+        cache=arguments.cache,
+        device=arguments.device,
+        costs=not arguments.no_cost,
+        runs=arguments.runs,
+    )
+    print(comparison_tables(comparison))
+    failed = [model for model in comparison.models if model.error]
+    for model in failed:
+        print(f"panseg compare: {model.name} failed: {model.error}", file=sys.stderr)
+    if len(failed) < len(comparison.models):
+        print(f"\npage: {arguments.output / 'index.html'}")
+    return 1 if failed else 0
 
 
 def quickstart_on_scenes(arguments: argparse.Namespace) -> int:

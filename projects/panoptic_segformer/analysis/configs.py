@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from ..registration import load_config
+from ..config import load_config
 from .cost import PartSize, count_parameters
 from .sizing import build_for_sizing
 

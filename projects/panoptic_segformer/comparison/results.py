@@ -59,7 +59,7 @@ class ModelResult:
         name: as in the comparison's file, different for each model.
         note: free words of that file, such as how long the model was trained.
         error: what stopped it, in one line; "" if nothing did. The rest is empty then.
-        qualities: measured, in percent, by column: PQ, SQ, RQ, each also with _th and _st, AP, AP_box, mIoU.
+        qualities: measured, in percent, by column: PQ, SQ, RQ, each also with _th and _st, AP, AP_box, mIoU, mIoU_st.
             Empty without truth; nan or missing where there is none.
         costs: measured: parameters and trainable (numbers), flops (multiply-adds at the size `flops_size`), latency_ms
             and latency_p90_ms (of one picture, with merging and without reading and resizing), peak_memory (bytes
@@ -88,7 +88,7 @@ class Comparison:
     Attributes:
         title: of the page.
         pictures: that all models saw, in their order.
-        categories: of the truth, or of the models where there is no truth.
+        categories: of the truth, then those that models alone have.
         models: in the order of the file; failed ones too.
         facts: text by name about the whole: dataset, machine, versions, date.
     """

@@ -13,6 +13,7 @@ import itertools
 import logging
 import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tabulate import tabulate
 
 from .truth import PanopticTruth
 
-__all__ = ["PanopticQualityEvaluator"]
+__all__ = ["PanopticQualityEvaluator", "group_qualities", "with_areas"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,25 +88,21 @@ class PanopticQualityEvaluator(COCOPanopticEvaluator):
         with tempfile.TemporaryDirectory(prefix="panoptic_eval") as folder:
             for number, (image_id, annotation) in enumerate(self._truth.annotations.items()):
                 prediction = predictions[image_id]
-                # panopticapi believes the json's areas, which editing tools leave stale: quality could exceed 100.
-                areas = prediction["true_areas"]
-                segments = [{**segment, "area": areas[segment["id"]]} for segment in annotation["segments_info"]]
                 # Pictures of different folders may share a name, so the name is not used.
                 file_name = f"{number}.png"
                 (Path(folder) / file_name).write_bytes(prediction["png_string"])
                 kept = {"file_name": file_name, "segments_info": prediction["segments_info"]}
-                pairs.append(({**annotation, "segments_info": segments}, kept))
+                pairs.append((with_areas(annotation, prediction["true_areas"]), kept))
             with contextlib.redirect_stdout(io.StringIO()):
                 return pq_compute_multi_core(pairs, str(self._truth.png_root), folder, categories)
 
     def _summarize(self, counts: PQStat) -> tuple[dict[str, float], str]:
         """Return the results by Detectron2's keys and a table of them."""
-        results, rows = {}, []
         categories = {category["id"]: category for category in self._truth.categories}
+        results, rows = group_qualities(counts, categories), []
         for name, ending, isthing in _GROUPS:
-            averages = _average(counts, categories, isthing)
-            results.update({f"{key.upper()}{ending}": 100 * float(averages[key]) for key in _MEASURES})
-            rows.append([name, *(100 * averages[key] for key in _MEASURES), f"{averages['n']} classes", "", ""])
+            number = _average(counts, categories, isthing)["n"]
+            rows.append([name, *(results[f"{key.upper()}{ending}"] for key in _MEASURES), f"{number} classes", "", ""])
         for category in self._truth.categories:
             count = counts[category["id"]]
             average = _average(counts, {category["id"]: category}, None)
@@ -115,6 +112,29 @@ class PanopticQualityEvaluator(COCOPanopticEvaluator):
                 rows.append([category["name"], *values, count.tp, count.fp, count.fn])
         header = ["", "PQ", "SQ", "RQ", "found", "false", "missed"]
         return results, tabulate(rows, header, tablefmt="pipe", floatfmt=".2f")
+
+
+def with_areas(annotation: dict[str, Any], areas: Mapping[int, int]) -> dict[str, Any]:
+    """Return an annotation with the areas that its segments have in the png, by their ids.
+
+    panopticapi believes the json's areas, which editing tools leave stale: quality could exceed 100.
+    """
+    segments = [{**segment, "area": areas[segment["id"]]} for segment in annotation["segments_info"]]
+    return {**annotation, "segments_info": segments}
+
+
+def group_qualities(counts: PQStat, categories: dict[int, dict[str, Any]]) -> dict[str, float]:
+    """Return PQ, SQ and RQ of all classes, things (PQ_th, ...) and stuff (PQ_st, ...) in percent.
+
+    Args:
+        counts: panopticapi's, by category id.
+        categories: of the truth's json, by id; the averages are over those that occur.
+    """
+    results = {}
+    for _, ending, isthing in _GROUPS:
+        averages = _average(counts, categories, isthing)
+        results.update({f"{key.upper()}{ending}": 100 * float(averages[key]) for key in _MEASURES})
+    return results
 
 
 def _average(counts: PQStat, categories: dict[int, dict[str, Any]], isthing: bool | None) -> dict[str, float]:

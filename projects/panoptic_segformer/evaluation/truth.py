@@ -1,13 +1,13 @@
 """The panoptic truth of a dataset as the evaluators need it, from its json and png alone.
 
-Predictions carry the metadata's contiguous ids, files the dataset's own; they meet here.
+Predictions of models carry the metadata's contiguous ids, files the dataset's own; they meet here.
 Shape legend: H, W picture size, K number of all classes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class PanopticTruth:
         json_path: the panoptic json; png_root: folder of the png.
         categories: K categories of the json, sorted by id.
         images, annotations: entries of the json by picture id, of annotated pictures only.
-        thing_ids, stuff_ids: contiguous id of the metadata -> id in the json.
+        thing_ids, stuff_ids: id that predictions carry -> id in the json.
     """
 
     json_path: Path
@@ -51,19 +51,34 @@ class PanopticTruth:
                 f"dataset {name!r} has no panoptic truth (panoptic_json and panoptic_root in its metadata): "
                 "register it with DATASETS.REGISTER, or use one of Detectron2's panoptic datasets"
             )
-        content = read_panoptic_json(metadata.panoptic_json)
+        return replace(
+            cls.of_files(metadata.panoptic_json, metadata.panoptic_root),
+            thing_ids={value: key for key, value in metadata.thing_dataset_id_to_contiguous_id.items()},
+            stuff_ids={value: key for key, value in metadata.stuff_dataset_id_to_contiguous_id.items()},
+        )
+
+    @classmethod
+    def of_files(cls, json_path: str | Path, png_root: str | Path) -> PanopticTruth:
+        """Return the truth of a json and a folder of png, for predictions under the json's own ids.
+
+        Raises: as `read_panoptic_json`.
+        """
+        content = read_panoptic_json(json_path)
         annotations = {annotation["image_id"]: annotation for annotation in content["annotations"]}
         for annotation in annotations.values():
             for segment in annotation["segments_info"]:
                 segment.setdefault("iscrowd", 0)
+        ids_by_kind = {kind: {} for kind in (True, False)}
+        for category in content["categories"]:
+            ids_by_kind[bool(category["isthing"])][category["id"]] = category["id"]
         return cls(
-            Path(metadata.panoptic_json),
-            Path(metadata.panoptic_root),
+            Path(json_path),
+            Path(png_root),
             content["categories"],
             {image["id"]: image for image in content["images"] if image["id"] in annotations},
             annotations,
-            {value: key for key, value in metadata.thing_dataset_id_to_contiguous_id.items()},
-            {value: key for key, value in metadata.stuff_dataset_id_to_contiguous_id.items()},
+            thing_ids=ids_by_kind[True],
+            stuff_ids=ids_by_kind[False],
         )
 
     @property
