@@ -1,10 +1,14 @@
-# Two commands: `make demo` runs the main job on data that it makes itself, `make test` runs the tests.
-# Both set up what they need first, once. PYTHON chooses the interpreter to start from.
+# `make demo` runs the main job on data that it makes itself, `make test` runs the tests, `make compare` puts the demo's
+# model beside five others. All set up what they need first, once. PYTHON chooses the interpreter to start from.
 PYTHON ?= python3
 STAMP := .setup/interpreter
 RUN = $$(cat $(STAMP))
 
-.PHONY: demo test lint setup
+# What `make compare` trains.
+COMPARED := panoptic_segformer panoptic_fcn maskformer detr_panoptic panoptic_fpn panoptic_deeplab
+DEMO_WEIGHTS := output/demo/training/model_final.pth
+
+.PHONY: demo compare test lint setup
 setup: $(STAMP)
 
 # A stamp whose interpreter is gone is no set-up.
@@ -17,6 +21,14 @@ $(STAMP): setup.py pyproject.toml $(wildcard requirements/* csrc/* csrc/*/*)
 
 demo: $(STAMP)
 	$(RUN) -m panoptic_segformer.cli quickstart --output output/demo
+
+compare: $(STAMP) $(DEMO_WEIGHTS)
+	$(RUN) benchmarks/equal_budget.py --configs $(COMPARED:%=configs/synthetic/%_lite0.yaml) \
+		--iterations 120 --eval-period 120 --output output/compare/training
+	$(RUN) -m panoptic_segformer.cli compare configs/comparisons/synthetic.yaml --output output/compare
+
+$(DEMO_WEIGHTS):
+	$(MAKE) demo
 
 test: $(STAMP)
 	$(RUN) -m pytest -n 2

@@ -130,7 +130,7 @@ def fuse_similar(kernels: Kernels, options: KernelOptions) -> Kernels:
     similar = directions @ directions.T >= options.similarity_threshold
     if options.same_class:
         similar &= kernels.classes[:, None] == kernels.classes
-    similar.fill_diagonal_(True)  # rounding, and kernels of zeros
+    similar |= torch.eye(len(similar), dtype=torch.bool, device=similar.device)  # rounding, and kernels of zeros
     if not len(similar):
         return kernels
     first = similar.to(torch.uint8).argmax(0)

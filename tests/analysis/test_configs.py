@@ -11,7 +11,11 @@ from panoptic_segformer import load_config
 from panoptic_segformer.analysis import build_for_sizing, summarize_configs
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-COMPLETE = sorted(path for path in CONFIGS.rglob("*.yaml") if not path.name.startswith("Base-"))
+COMPLETE = sorted(
+    path
+    for path in CONFIGS.rglob("*.yaml")
+    if not path.name.startswith("Base-") and path.parent.name != "comparisons"
+)
 
 
 def write_datasets(cfg, root: Path) -> tuple[int, int]:

@@ -15,6 +15,8 @@ __all__ = ["ConfigSummary", "summarize_configs"]
 
 # Files that other configs start from, and that are no complete model on their own.
 _BASE_PREFIX = "Base-"
+# Folder of files that say which models are compared, and configure none.
+_COMPARISONS = "comparisons"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,11 @@ def summarize_configs(folder: str | Path) -> list[ConfigSummary]:
     Raises: FileNotFoundError: if it holds none. ValueError: if one is not valid (names it).
     """
     folder = Path(folder)
-    files = sorted(path for path in folder.rglob("*.yaml") if not path.name.startswith(_BASE_PREFIX))
+    files = sorted(
+        path
+        for path in folder.rglob("*.yaml")
+        if not path.name.startswith(_BASE_PREFIX) and path.parent.name != _COMPARISONS
+    )
     if not files:
         raise FileNotFoundError(f"folder {folder} holds no config (*.yaml): give the folder configs of the checkout")
     return [_summarize(load_config(path), path.relative_to(folder).with_suffix("").as_posix()) for path in files]

@@ -136,7 +136,8 @@ class _WholeCall(nn.Module):
         modules = [module for module in self.model.modules() if not isinstance(module, torch.jit.ScriptModule)]
         hooks = [module.register_forward_hook(keep) for module in modules]
         try:
-            self.model([{"image": image, "height": image.shape[-2], "width": image.shape[-1]}])
+            height, width = map(int, image.shape[-2:])  # While tracing they are tensors, which few operators take.
+            self.model([{"image": image, "height": height, "width": width}])
         finally:
             for hook in hooks:
                 hook.remove()

@@ -90,7 +90,7 @@ def _check_masks(masks: Tensor, size: tuple[int, int]) -> None:
 
 
 def _run(name: str, masks: Tensor, *arguments: object) -> object:
-    """Run the compiled operator on the CPU where it is there, else the definition."""
-    if is_loaded() and masks.device.type in ("cpu", "meta"):
+    """Run the compiled operator on the CPU where it is there, else the definition; torch.jit can't trace the first."""
+    if is_loaded() and masks.device.type in ("cpu", "meta") and not torch.jit.is_tracing():
         return getattr(torch.ops.panoptic_segformer, name)(masks, *arguments)
     return MASK_DEFINITIONS[name](masks, *arguments)
