@@ -61,10 +61,12 @@ class PaddedModel(nn.Module):
         outputs = self.network(images)
         if self.training:
             return self.compute_losses(outputs, images, batched_inputs)
+        # While torch.jit traces, sizes are tensors.
+        padded_size, *image_sizes = (tuple(map(int, size)) for size in (images.tensor.shape[-2:], *images.image_sizes))
         results = []
-        for picture, (example, image_size) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):
+        for picture, (example, image_size) in enumerate(zip(batched_inputs, image_sizes, strict=True)):
             size = (example.get("height", image_size[0]), example.get("width", image_size[1]))
-            results.append(self.picture_results(outputs, picture, tuple(images.tensor.shape[-2:]), image_size, size))
+            results.append(self.picture_results(outputs, picture, padded_size, image_size, size))
         return results
 
     def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
