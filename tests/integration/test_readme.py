@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LITE = "configs/synthetic/panoptic_segformer_lite0.yaml"
 SHORT = ["SOLVER.MAX_ITER", "1", "SOLVER.STEPS", "()", "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"]
-# Not run here: they set up environments, or are this very test run. Their own fresh-clone run is the set-up's test.
-SETUP = ("make demo", "make test", "source .venv/bin/activate", "pip install")
+# Not run here: they set up environments, train, or are this very test run. Their own fresh-clone run is their test.
+SETUP = ("make demo", "make test", "make compare", "source .venv/bin/activate", "pip install")
 
 
 def blocks(language: str) -> list[str]:
@@ -132,6 +132,8 @@ def test_command_runs_as_pasted(command, checkout, demo_weights, request):
         words += ["--opts", "INPUT.MIN_SIZE_TEST", "96"]
     if words[:2] == ["panseg", "benchmark"]:
         words += ["--size", "64", "96", "--runs", "1"]
+    if words[:2] == ["panseg", "compare"]:
+        words += ["--only", "Panoptic SegFormer (make demo)", "--runs", "1"]  # the only one whose weights are there
     if words[:2] == ["panseg", "quickstart"]:
         pytest.skip("is `make demo`")
     if "configs/coco" in command and words[0] == "python":
