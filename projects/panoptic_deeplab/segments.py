@@ -19,8 +19,9 @@ from .channels import Channels
 
 __all__ = ["GroupingOptions", "instance_result", "panoptic_result"]
 
-# Detectron2 tells segments as LABEL_DIVISOR * channel + number within the class, and pixels of none as VOID.
-LABEL_DIVISOR = 1000
+# Detectron2 tells segments as LABEL_DIVISOR * channel + number within the class, and pixels of none as VOID. Its own
+# divisor, 1000, would take the thousandth thing of a class for stuff of the next channel.
+LABEL_DIVISOR = 2**20
 VOID = -1
 
 

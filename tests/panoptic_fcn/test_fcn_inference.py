@@ -23,7 +23,7 @@ from panoptic_fcn.inference import (
 from panoptic_segformer.data.categories import Categories
 from panoptic_segformer.inference.merging import MergeOptions
 
-OPTIONS = InferenceOptions(mask_threshold=0.4, score_threshold=0.05, num_things=100, combine=None, merging=None)
+OPTIONS = InferenceOptions(mask_threshold=0.4, num_things=100, combine=None, merging=None)
 COMBINE = CombineOptions(score_threshold=0.2, overlap_threshold=0.5, stuff_area_limit=6)
 MERGING = MergeOptions(0.5, 0.1, 0.4, 0.2, 1.0, 2.0)
 SIZES = Sizes(padded=(32, 64), image=(30, 50), result=(45, 70))

@@ -76,6 +76,7 @@ def test_numbers_of_classes_come_from_the_dataset(small_model):
     [
         ("MODEL.ROI_HEADS.NUM_CLASSES", "5", "MODEL.ROI_HEADS.NUM_CLASSES is 5, .* 'synthetic_train' needs 6"),
         ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "54", "MODEL.SEM_SEG_HEAD.NUM_CLASSES is 54, .* needs 7"),
+        ("MODEL.SEM_SEG_HEAD.IGNORE_VALUE", "254", "IGNORE_VALUE is 254, but pixels without truth are 255"),
         ("MODEL.MASK_ON", "False", "MODEL.MASK_ON is False"),
         ("MODEL.BACKBONE.NAME", "build_nothing", "MODEL.BACKBONE.NAME is 'build_nothing'"),
     ],
