@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.modeling import Backbone
 
 from panoptic_segformer.class_numbers import with_class_numbers
 from panoptic_segformer.data.datasets import configured_categories
@@ -51,7 +52,7 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
     _check_choices(model)
     pyramid = build_pyramid(cfg)
     shapes = pyramid.output_shape()
-    _check_levels(model, list(shapes))
+    _check_levels(model, pyramid)
     channels = model.FPN.OUT_CHANNELS
     kernel_dim, mask_dim = model.KERNEL_HEAD.CONVS_DIM, model.FEATURE_ENCODER.CONVS_DIM
     levels = model.FEATURE_ENCODER.IN_FEATURES
@@ -87,11 +88,14 @@ def _check_choices(model: CfgNode) -> None:
             raise ValueError(f"MODEL.{key} is {value!r}: set it to {' or '.join(map(repr, choices))}")
 
 
-def _check_levels(model: CfgNode, given: list[str]) -> None:
-    for key in ("SEMANTIC_FPN", "FEATURE_ENCODER"):
+def _check_levels(model: CfgNode, pyramid: Backbone) -> None:
+    strides = {name: shape.stride for name, shape in pyramid.output_shape().items()}
+    # Sides of coarser levels are rounded up: doubled, they exceed those of the others.
+    exact = [name for name, stride in strides.items() if stride <= pyramid.size_divisibility]
+    for key, given in (("SEMANTIC_FPN", exact), ("FEATURE_ENCODER", list(strides))):
         names = list(model[key].IN_FEATURES)
         if not names or not set(names) <= set(given):
-            raise ValueError(f"MODEL.{key}.IN_FEATURES is {names}: choose from the pyramid's levels, {given}")
+            raise ValueError(f"MODEL.{key}.IN_FEATURES is {names}: choose from {given}")
     scales, levels = model.KERNEL_HEAD.INSTANCE_SCALES, model.FEATURE_ENCODER.IN_FEATURES
     if len(scales) != len(levels):
         raise ValueError(

@@ -125,7 +125,8 @@ def find_instances(things: Masks, sizes: Sizes, thing_ids: Tensor, options: Infe
         options: thresholds.
     """
     inside = things.probs > options.mask_threshold
-    means = (things.probs * inside).sum((1, 2)) / (inside.sum((1, 2)) + AREA_EPSILON)
+    # A product would spread what is not a number, and such a score would be the best.
+    means = things.probs.where(inside, 0).sum((1, 2)) / (inside.sum((1, 2)) + AREA_EPSILON)
     scores, order = (things.scores * means).sort(descending=True, stable=True)
     order = order[scores >= LEAST_THING_SCORE][: options.num_things]
     instances = Instances(sizes.result)

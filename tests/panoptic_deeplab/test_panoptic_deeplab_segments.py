@@ -64,15 +64,25 @@ def test_things_without_centres_are_void():
     assert len(instance_result(ids, segments)) == 0
 
 
-def test_a_row_is_grouped_as_a_map_is():
-    channels = Channels(things=(0,), stuff=(1,), category_ids=(0, 1))
-    semantic = torch.zeros(2, 1, 50)
-    semantic[0, :, :10], semantic[1, :, 10:] = 1, 1
+@pytest.mark.parametrize("is_column", [False, True])
+@pytest.mark.parametrize(("things", "stuff"), [((0, 1), (2,)), ((1, 2), (0,))])
+def test_a_row_is_grouped_as_a_map_is(things, stuff, is_column):
+    """A thing of the last thing class, and stuff; nobody else is there, to outvote the thing or join the stuff."""
+    channels = Channels(things, stuff, category_ids=(0, 1, 2))
+    semantic = torch.zeros(3, 1, 50)
+    semantic[things[1], :, :10], semantic[stuff[0], :, 10:] = 1, 1
     centers = torch.zeros(1, 1, 50)
     centers[0, 0, 5] = 1
-    ids, segments = panoptic_result(semantic, centers, torch.zeros(2, 1, 50), channels, OPTIONS)
-    assert ids.tolist() == [[1] * 10 + [2] * 40]
-    assert [segment["area"] for segment in segments] == [10, 40]
+    maps = [semantic, centers, torch.zeros(2, 1, 50)]
+    if is_column:
+        maps = [values.mT for values in maps]
+    ids, segments = panoptic_result(*maps, channels, GroupingOptions(0.1, 3, 200, stuff_area=41))
+    assert ids.flatten().count_nonzero() == ids.flatten()[:10].count_nonzero() == 10  # too little stuff
+    assert [(segment["category_id"], segment["area"]) for segment in segments] == [(things[1], 10)]
+    ids, segments = panoptic_result(*maps, channels, OPTIONS)
+    assert sorted((segment["category_id"], segment["area"]) for segment in segments) == sorted(
+        [(things[1], 10), (stuff[0], 40)]
+    )
 
 
 def test_more_than_a_thousand_things_of_a_class_are_told_apart():

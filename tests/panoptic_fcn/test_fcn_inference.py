@@ -83,6 +83,18 @@ def test_things_are_scored_by_their_masks_and_sorted():
         assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
+def test_pixels_that_are_no_numbers_cost_their_thing_only_themselves():
+    """Half precision may overflow somewhere in the features, and that pixel is of every mask."""
+    things = random_masks(4)
+    things.probs[:, 0, 0] = 0.0
+    expected = find_instances(things, SIZES, THING_IDS, OPTIONS)
+    things.probs[:, 0, 0] = torch.nan
+    found = find_instances(things, SIZES, THING_IDS, OPTIONS)
+    assert len(expected) > 2
+    assert found.scores.tolist() == expected.scores.tolist()
+    assert found.pred_classes.tolist() == expected.pred_classes.tolist()
+
+
 def test_no_more_than_the_greatest_number_of_things_are_kept():
     options = dataclasses.replace(OPTIONS, num_things=3)
     everything = find_instances(random_masks(8), SIZES, THING_IDS, OPTIONS)
