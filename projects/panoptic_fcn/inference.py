@@ -116,7 +116,7 @@ class Masks:
 def find_instances(things: Masks, sizes: Sizes, thing_ids: Tensor, options: InferenceOptions) -> Instances:
     """Return the best things with mask, box, class (contiguous id of the metadata) and score, best first.
 
-    A score is the kernel's times the mean probability inside of the mask.
+    A score is the kernel's times the mean probability inside of the mask; things below LEAST_THING_SCORE are dropped.
 
     Args:
         things: of one picture.
