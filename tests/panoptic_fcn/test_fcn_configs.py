@@ -14,6 +14,7 @@ from detectron2.modeling import build_model
 
 from panoptic_fcn import PSFPanopticFCN, add_panoptic_fcn_config
 from panoptic_segformer import add_panoptic_segformer_config, load_config
+from panoptic_segformer.data.categories import Categories
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 COCO = sorted((CONFIGS / "coco").glob("panoptic_fcn_*.yaml"))
@@ -188,3 +189,10 @@ def test_checkpoint_loads_by_model_weights(fcn, tmp_path):
 def test_value_that_does_not_fit_raises(fcn_config, key, value, message):
     with pytest.raises(ValueError, match=message):
         build_model(fcn_config(f"MODEL.{key}", value))
+
+
+def test_dataset_without_thing_classes_is_refused(fcn_config, monkeypatch):
+    sky = Categories((), (0,), (), ("sky",), (), ((0, 0, 0),))
+    monkeypatch.setattr("panoptic_fcn.building.configured_categories", lambda cfg: sky)
+    with pytest.raises(ValueError, match="needs a thing class, but the dataset has none: choose another model"):
+        build_model(fcn_config())
