@@ -1,8 +1,8 @@
 """What heads and kernels shall learn of one picture: on each level its heat-maps, score maps and regions.
 
-Paper, sections 3.2 and 3.3, as the released code makes them, but of the panoptic truth alone: the released models
-learned things from COCO's instance annotations, which overlap, and crowds, which are unlabelled here, as "any thing".
-All is in the geometry of the padded batch; masks are soft, since they are resized bilinearly.
+Paper, sections 3.2 and 3.3, as the released code makes them, but of PanopticDatasetMapper's examples: a pixel has one
+segment, while the released models learned instance annotations that overlap, and crowds are unlabelled, which they
+learned as "any thing". All is in the geometry of the padded batch; masks are soft, since they are resized bilinearly.
 Shape legend: H, W size of the padded batch, h, w size of a level, T things, n of them on a level, U stuff classes of
 the picture ("any thing" is one), m of them on a level, K_th thing classes, K stuff classes with "any thing" in front.
 """

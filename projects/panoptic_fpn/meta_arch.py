@@ -1,8 +1,8 @@
 """Panoptic FPN as Detectron2 has it, between our training examples and our panoptic results.
 
 Network, losses and the way that things and stuff are combined are Detectron2's; its state dict is unchanged, so its
-checkpoints load. The truth is the panoptic one alone: the zoo's models learned things from COCO's instance annotations,
-which overlap, and crowds, which are unlabelled here, as pixels of things.
+checkpoints load. The truth differs: here a pixel has one segment, while the zoo's models learned instance annotations
+that overlap, and crowds are unlabelled, whose pixels they learned as things.
 Shape legend: H, W size of a picture, H0, W0 size of its results, K_th, K_st classes.
 """
 
