@@ -52,9 +52,11 @@ class Channels:
     def by_category(self, logits: Tensor) -> Tensor:
         """Return logits (K, H, W) by contiguous id.
 
-        In the "separated" form these are (1 + K_st, H, W): all things together, as their best, and stuff.
+        In the "separated" form these are (1 + K_st, H, W): all things together, as their best, and stuff. Without
+        thing classes nothing is a thing: -inf.
         """
-        if len(set(self.category_ids)) == len(self):
+        if self.category_ids == tuple(range(len(self))):
             return logits
-        things = logits[list(self.things)].amax(0, keepdim=True)
+        nothing = torch.full_like(logits[:1], -torch.inf)
+        things = torch.cat([nothing, logits[list(self.things)]]).amax(0, keepdim=True)
         return torch.cat([things, logits[list(self.stuff)]])

@@ -156,7 +156,7 @@ class PSFPanopticDeepLab(PaddedModel):
         Returns: `panoptic_seg`; `sem_seg` (K, H0, W0), logits by contiguous id; `instances` where they are asked for.
         """
         semantic, centers, offsets = (
-            at_least_float32(sem_seg_postprocess(maps[picture], image_size, *size))
+            sem_seg_postprocess(at_least_float32(maps[picture]), image_size, *size)
             for maps in (outputs.semantic, outputs.centers, outputs.offsets)
         )
         if self.scale_offsets:

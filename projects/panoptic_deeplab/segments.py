@@ -19,8 +19,9 @@ from .channels import Channels
 
 __all__ = ["GroupingOptions", "instance_result", "panoptic_result"]
 
-# Detectron2 tells segments as LABEL_DIVISOR * channel + number within the class, and pixels of none as VOID.
-LABEL_DIVISOR = 1000
+# Detectron2 tells segments as LABEL_DIVISOR * channel + number within the class, and pixels of none as VOID. Its own
+# divisor, 1000, would take the thousandth thing of a class for stuff of the next channel.
+LABEL_DIVISOR = 2**20
 VOID = -1
 
 
@@ -76,9 +77,9 @@ def _labels(semantic: Tensor, centers: Tensor, offsets: Tensor, channels: Channe
     height, width = centers.shape[-2:]
     classes = semantic.argmax(0, keepdim=True)
     if 1 in (height, width):
-        # Detectron2 fails on a single row or column: here is a second, far from being a centre, cut off again below.
-        classes, offsets = (F.pad(maps, (0, 1, 0, 1)) for maps in (classes, offsets))
-        centers = F.pad(centers, (0, 1, 0, 1), value=-1)
+        # Detectron2 fails on a single row or column: here is a second, of no class and without centres, cut off again
+        # below.
+        classes, centers, offsets = (F.pad(maps, (0, 1, 0, 1), value=-1) for maps in (classes, centers, offsets))
     labels, _ = get_panoptic_segmentation(
         classes,
         centers,

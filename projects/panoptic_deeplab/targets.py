@@ -51,7 +51,8 @@ class TargetMaker:
     def __call__(self, examples: Sequence[dict[str, Any]], size: tuple[int, int]) -> dict[str, Tensor]:
         """Return the targets of a batch of examples with `instances` and `stuff`, padded to (H, W).
 
-        Void, crowd and padding teach nothing.
+        Void, crowd and padding teach nothing: examples hold no crowds, so that INPUT.IGNORE_CROWD_IN_SEMANTIC, which
+        is False in Detectron2's recipe, has no effect.
 
         Returns: `sem_seg` (B, H, W) int64 channels; `center` (B, 1, H, W) in [0, 1]; `offset` (B, 2, H, W) pixels, of
             rows and of columns; `sem_seg_weights` (B, H, W), `center_weights` and `offset_weights` (B, 1, H, W).

@@ -8,6 +8,7 @@ from detectron2.modeling.backbone import FPN
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 
 from panoptic_segformer.checks import check_backbone
+from panoptic_segformer.modeling.fpn import check_pyramid
 from panoptic_segformer.modeling.frozen_norm import fold_frozen_norms
 
 __all__ = ["build_pyramid"]
@@ -18,17 +19,13 @@ def build_pyramid(cfg: CfgNode) -> Backbone:
 
     Unlike in Detectron2's detectors, p6 and p7 are made of p5, not of the backbone's last feature.
 
-    Raises: ValueError: if there is no such backbone, or it lacks a feature that the pyramid needs.
+    Raises: ValueError: if there is no such backbone, or it lacks a feature that the pyramid needs, p5's above all.
     """
     check_backbone(cfg)
     bottom_up = build_backbone(cfg)
     fold_frozen_norms(bottom_up)
-    node, given = cfg.MODEL.FPN, list(bottom_up.output_shape())
-    if not node.IN_FEATURES or not set(node.IN_FEATURES) <= set(given):
-        raise ValueError(
-            f"MODEL.FPN.IN_FEATURES is {list(node.IN_FEATURES)}, but the backbone gives {given}: name res2 to res5 "
-            "there, and let the backbone give them by MODEL.RESNETS.OUT_FEATURES or MODEL.TIMM.STRIDES"
-        )
+    node = cfg.MODEL.FPN
+    check_pyramid(node, bottom_up)
     channels = node.OUT_CHANNELS
     top = LastLevelP6P7(channels, channels, in_feature="p5")
     return FPN(bottom_up, node.IN_FEATURES, channels, norm=node.NORM, top_block=top, fuse_type=node.FUSE_TYPE)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.modeling import Backbone
 
-from panoptic_segformer.data.categories import Categories
+from panoptic_segformer.class_numbers import with_class_numbers
 from panoptic_segformer.data.datasets import configured_categories
 from panoptic_segformer.inference.merging import MergeOptions
 
@@ -37,19 +38,25 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
 
     Raises: ValueError: if a key has a value that it can't have.
     """
+    categories = configured_categories(cfg)
+    if not categories.num_things:
+        raise ValueError("Panoptic FCN needs a thing class, but the dataset has none: choose another model")
+    cfg = with_class_numbers(
+        cfg,
+        {
+            "MODEL.POSITION_HEAD.THING.NUM_CLASSES": categories.num_things,
+            "MODEL.POSITION_HEAD.STUFF.NUM_CLASSES": 1 + categories.num_stuff,
+        },
+    )
     model = cfg.MODEL
     _check_choices(model)
-    categories = _categories(cfg)
-    num_stuff = 1 + categories.num_stuff
     pyramid = build_pyramid(cfg)
     shapes = pyramid.output_shape()
-    _check_levels(model, list(shapes))
+    _check_levels(model, pyramid)
     channels = model.FPN.OUT_CHANNELS
     kernel_dim, mask_dim = model.KERNEL_HEAD.CONVS_DIM, model.FEATURE_ENCODER.CONVS_DIM
     levels = model.FEATURE_ENCODER.IN_FEATURES
     semantic = model.SEMANTIC_FPN
-    position_shape = TowerShape.from_config(model.POSITION_HEAD)
-    bias = model.POSITION_HEAD.THING.BIAS_VALUE
     return {
         "backbone": pyramid,
         "in_features": levels,
@@ -57,37 +64,18 @@ def build_parts(cfg: CfgNode) -> dict[str, Any]:
             {name: shapes[name].stride for name in semantic.IN_FEATURES}, channels, semantic.CONVS_DIM, semantic.NORM
         ),
         "feature_encoder": FeatureEncoder(semantic.CONVS_DIM, TowerShape.from_config(model.FEATURE_ENCODER)),
-        "position_head": PositionHead(channels, position_shape, categories.num_things, num_stuff, bias),
+        "position_head": _position_head(model.POSITION_HEAD, channels),
         "kernel_head": KernelHead(channels, TowerShape.from_config(model.KERNEL_HEAD)),
         "thing_generator": KernelGenerator(kernel_dim, mask_dim),
         "stuff_generator": KernelGenerator(kernel_dim, mask_dim),
         "criterion": _criterion(model),
-        "target_options": _target_options(model, categories.num_things, num_stuff),
+        "target_options": _target_options(model),
         "kernel_options": _kernel_options(model, [shapes[name].stride for name in levels]),
         "inference_options": _inference_options(model),
         "categories": categories,
         "pixel_mean": model.PIXEL_MEAN,
         "pixel_std": model.PIXEL_STD,
     }
-
-
-def _categories(cfg: CfgNode) -> Categories:
-    """Return the classes of the config's datasets, checked against the class counts of the config."""
-    categories = configured_categories(cfg)
-    name = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)[0]
-    if not categories.num_things:
-        raise ValueError(f"dataset {name!r} has no thing class, which Panoptic FCN needs: give another dataset")
-    node = cfg.MODEL.POSITION_HEAD
-    for key, given, found in (
-        ("THING.NUM_CLASSES", node.THING.NUM_CLASSES, categories.num_things),
-        ("STUFF.NUM_CLASSES", node.STUFF.NUM_CLASSES, 1 + categories.num_stuff),
-    ):
-        if given not in (0, found):
-            raise ValueError(
-                f"MODEL.POSITION_HEAD.{key} is {given}, but dataset {name!r} asks for {found} (stuff has one class "
-                f"more, of all things): set the key to {found}, or to 0 to take the dataset's number"
-            )
-    return categories
 
 
 def _check_choices(model: CfgNode) -> None:
@@ -100,17 +88,25 @@ def _check_choices(model: CfgNode) -> None:
             raise ValueError(f"MODEL.{key} is {value!r}: set it to {' or '.join(map(repr, choices))}")
 
 
-def _check_levels(model: CfgNode, given: list[str]) -> None:
-    for key in ("SEMANTIC_FPN", "FEATURE_ENCODER"):
+def _check_levels(model: CfgNode, pyramid: Backbone) -> None:
+    strides = {name: shape.stride for name, shape in pyramid.output_shape().items()}
+    # Sides of coarser levels are rounded up: doubled, they exceed those of the others.
+    exact = [name for name, stride in strides.items() if stride <= pyramid.size_divisibility]
+    for key, given in (("SEMANTIC_FPN", exact), ("FEATURE_ENCODER", list(strides))):
         names = list(model[key].IN_FEATURES)
         if not names or not set(names) <= set(given):
-            raise ValueError(f"MODEL.{key}.IN_FEATURES is {names}: choose from the pyramid's levels, {given}")
+            raise ValueError(f"MODEL.{key}.IN_FEATURES is {names}: choose from {given}")
     scales, levels = model.KERNEL_HEAD.INSTANCE_SCALES, model.FEATURE_ENCODER.IN_FEATURES
     if len(scales) != len(levels):
         raise ValueError(
             f"MODEL.KERNEL_HEAD.INSTANCE_SCALES has {len(scales)} ranges for the {len(levels)} levels of "
             "MODEL.FEATURE_ENCODER.IN_FEATURES: give one per level"
         )
+
+
+def _position_head(node: CfgNode, in_channels: int) -> PositionHead:
+    thing, shape = node.THING, TowerShape.from_config(node)
+    return PositionHead(in_channels, shape, thing.NUM_CLASSES, node.STUFF.NUM_CLASSES, thing.BIAS_VALUE)
 
 
 def _criterion(model: CfgNode) -> Criterion:
@@ -124,15 +120,15 @@ def _criterion(model: CfgNode) -> Criterion:
     )
 
 
-def _target_options(model: CfgNode, num_things: int, num_stuff: int) -> TargetOptions:
-    thing = model.POSITION_HEAD.THING
+def _target_options(model: CfgNode) -> TargetOptions:
+    thing, stuff = model.POSITION_HEAD.THING, model.POSITION_HEAD.STUFF
     return TargetOptions(
         instance_scales=model.KERNEL_HEAD.INSTANCE_SCALES,
         center_type=thing.CENTER_TYPE,
         heat_maps=HeatMapOptions(thing.MIN_OVERLAP, thing.GAUSSIAN_SIGMA),
-        num_things=num_things,
-        num_stuff=num_stuff,
-        with_things_as_stuff=model.POSITION_HEAD.STUFF.WITH_THING,
+        num_things=thing.NUM_CLASSES,
+        num_stuff=stuff.NUM_CLASSES,
+        with_things_as_stuff=stuff.WITH_THING,
     )
 
 
@@ -149,13 +145,12 @@ def _kernel_options(model: CfgNode, strides: list[int]) -> KernelOptions:
 
 
 def _inference_options(model: CfgNode) -> InferenceOptions:
-    node, thing = model.INFERENCE, model.POSITION_HEAD.THING
+    node = model.INFERENCE
     combine = CombineOptions(node.COMBINE.INST_THRESH, node.COMBINE.OVERLAP_THRESH, node.COMBINE.STUFF_AREA_LIMIT)
     merging = model.MASK_WISE_MERGING
     return InferenceOptions(
         mask_threshold=node.INST_THRES,
-        score_threshold=thing.THRES,
-        num_things=thing.TOP_NUM,
+        num_things=model.POSITION_HEAD.THING.TOP_NUM,
         combine=combine if node.COMBINE.ENABLE else None,
         merging=MergeOptions.from_config(merging) if merging.ENABLED else None,
     )

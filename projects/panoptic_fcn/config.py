@@ -59,7 +59,8 @@ def _add_head_keys(model: CfgNode) -> None:
     # diameter over this number.
     thing.MIN_OVERLAP = 0.7
     thing.GAUSSIAN_SIGMA = 3
-    # Least score of a thing, and how many a picture may have; a level may have half as many.
+    # What the score of a thing's kernel has to exceed, and how many things a picture may have; a level may have half
+    # as many kernels.
     thing.THRES = 0.05
     thing.TOP_NUM = 100
     stuff = node.STUFF = CfgNode()
@@ -67,7 +68,7 @@ def _add_head_keys(model: CfgNode) -> None:
     stuff.NUM_CLASSES = 0
     # Whether that class is trained.
     stuff.WITH_THING = True
-    # Least score of a stuff class on a level.
+    # What the score of a stuff class on a level has to exceed.
     stuff.THRES = 0.05
 
     # The weights of each position (paper, section 3.3).

@@ -73,7 +73,9 @@ def deformable_convolution(x: Tensor, offsets: Tensor, weights: Tensor, kernel: 
     if x.device.type == "cpu" and torch.is_grad_enabled():
         # The backward pass of torchvision's operator takes four times as long there.
         return _by_grid_sample(x, offsets, weights, kernel, bias)
-    return deform_conv2d(x, offsets, kernel, bias, padding=1, mask=weights)
+    # The operator would read outside of the map, and crash, where an offset is not a number; the weight there is none
+    # either, so that it is still seen in the result.
+    return deform_conv2d(x, offsets.nan_to_num(), kernel, bias, padding=1, mask=weights)
 
 
 def _by_grid_sample(x: Tensor, offsets: Tensor, weights: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:

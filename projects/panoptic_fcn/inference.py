@@ -41,6 +41,8 @@ __all__ = [
 
 # Keeps the mean over an empty mask finite; part of the released models' arithmetic.
 AREA_EPSILON = 1e-6
+# Least score of a thing once its mask is known; THING.THRES, which the fast models raise, is for kernels alone.
+LEAST_THING_SCORE = 0.05
 # Upsampled values that are held at a time; 2^24 of them are 64 MiB.
 VALUES_PER_CHUNK = 2**24
 
@@ -66,14 +68,12 @@ class InferenceOptions:
 
     Attributes:
         mask_threshold: probability that a pixel of a thing has to exceed.
-        score_threshold: least score of a thing.
         num_things: in a picture, at most.
         combine: the way to a panoptic result; None = there is none.
         merging: mask-wise merging in its place; None = not that.
     """
 
     mask_threshold: float
-    score_threshold: float
     num_things: int
     combine: CombineOptions | None
     merging: MergeOptions | None
@@ -116,7 +116,7 @@ class Masks:
 def find_instances(things: Masks, sizes: Sizes, thing_ids: Tensor, options: InferenceOptions) -> Instances:
     """Return the best things with mask, box, class (contiguous id of the metadata) and score, best first.
 
-    A score is the kernel's times the mean probability inside of the mask.
+    A score is the kernel's times the mean probability inside of the mask; things below LEAST_THING_SCORE are dropped.
 
     Args:
         things: of one picture.
@@ -125,9 +125,10 @@ def find_instances(things: Masks, sizes: Sizes, thing_ids: Tensor, options: Infe
         options: thresholds.
     """
     inside = things.probs > options.mask_threshold
-    means = (things.probs * inside).sum((1, 2)) / (inside.sum((1, 2)) + AREA_EPSILON)
+    # A product would spread what is not a number, and such a score would be the best.
+    means = things.probs.where(inside, 0).sum((1, 2)) / (inside.sum((1, 2)) + AREA_EPSILON)
     scores, order = (things.scores * means).sort(descending=True, stable=True)
-    order = order[scores >= options.score_threshold][: options.num_things]
+    order = order[scores >= LEAST_THING_SCORE][: options.num_things]
     instances = Instances(sizes.result)
     above = [to_result_size(part, sizes) > options.mask_threshold for part in _parts(things.probs[order], sizes)]
     instances.pred_masks = torch.cat(above)

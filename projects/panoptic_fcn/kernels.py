@@ -126,13 +126,13 @@ def fuse_similar(kernels: Kernels, options: KernelOptions) -> Kernels:
         kernels: best first.
         options: threshold of the cosine.
     """
+    if not len(kernels.scores):
+        return kernels
     directions = F.normalize(kernels.vectors, dim=1)
     similar = directions @ directions.T >= options.similarity_threshold
     if options.same_class:
         similar &= kernels.classes[:, None] == kernels.classes
     similar |= torch.eye(len(similar), dtype=torch.bool, device=similar.device)  # rounding, and kernels of zeros
-    if not len(similar):
-        return kernels
     first = similar.to(torch.uint8).argmax(0)
     kept = (first == torch.arange(len(first), device=first.device)).nonzero()[:, 0]
     followers = (first == kept[:, None]).to(kernels.vectors.dtype)

@@ -1,7 +1,8 @@
 """What heads and kernels shall learn of one picture: on each level its heat-maps, score maps and regions.
 
-Paper, sections 3.2 and 3.3, as the released code makes them. All is in the geometry of the padded batch; masks are
-soft, since they are resized bilinearly.
+Paper, sections 3.2 and 3.3, as the released code makes them, but of PanopticDatasetMapper's examples: a pixel has one
+segment, while the released models learned instance annotations that overlap, and crowds are unlabelled, which they
+learned as "any thing". All is in the geometry of the padded batch; masks are soft, since they are resized bilinearly.
 Shape legend: H, W size of the padded batch, h, w size of a level, T things, n of them on a level, U stuff classes of
 the picture ("any thing" is one), m of them on a level, K_th thing classes, K stuff classes with "any thing" in front.
 """
@@ -125,9 +126,9 @@ def picture_targets(
     centers = boxes.get_centers() / MASK_STRIDE if options.center_type == "box" else _centers_of_mass(thing_masks)
     stuff_classes, stuff_masks = _stuff_masks(semantic_labels(things, stuff).to(device), canvas, options)
 
+    sides = boxes.area().sqrt()
     levels = []
     for size, (low, high) in zip(canvas.levels, options.instance_scales, strict=True):
-        sides = boxes.area().sqrt()
         rows = ((sides >= low) & (sides <= high)).nonzero()[:, 0]
         box_sizes = boxes.tensor[rows, 2:] - boxes.tensor[rows, :2]
         heat_map = draw_heat_map(

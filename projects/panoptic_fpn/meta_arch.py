@@ -1,7 +1,9 @@
 """Panoptic FPN as Detectron2 has it, between our training examples and our panoptic results.
 
 Network, losses and the way that things and stuff are combined are Detectron2's; its state dict is unchanged, so its
-checkpoints load. Shape legend: H, W size of a picture, H0, W0 size of its results, K_th, K_st classes.
+checkpoints load. The truth differs: here a pixel has one segment, while the zoo's models learned instance annotations
+that overlap, and crowds are unlabelled, whose pixels they learned as things.
+Shape legend: H, W size of a picture, H0, W0 size of its results, K_th, K_st classes.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import PanopticFPN
 from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage, has_event_storage
 from torch import Tensor
 
@@ -63,6 +65,11 @@ class PSFPanopticFPN(PanopticFPN):
         """
         categories = configured_categories(cfg)
         check_backbone(cfg)
+        if cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE != UNLABELLED:
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE}, but pixels without truth "
+                f"are {UNLABELLED} in training examples: set it to {UNLABELLED}"
+            )
         if not cfg.MODEL.MASK_ON:
             raise ValueError("MODEL.MASK_ON is False, but panoptic results are made of masks: set it to True")
         if not categories.num_things:
@@ -129,12 +136,12 @@ class PSFPanopticFPN(PanopticFPN):
         Returns: `panoptic_seg`; `instances`, classes as contiguous ids; `sem_seg` (1 + K_st, H0, W0), logits of all
             things together and of each stuff class (contiguous ids in the "separated" form of metadata).
         """
-        semantic = at_least_float32(sem_seg_postprocess(logits, detections.image_size, *size))
+        semantic = sem_seg_postprocess(at_least_float32(logits), detections.image_size, *size)
         things = detector_postprocess(_copied(detections), *size)
         if self.merging is None:
             panoptic = combined_segments(things, semantic, self.categories, self.combining)
         else:
-            panoptic = merged_segments(detections, semantic, self.categories, self.merging)
+            panoptic = merged_segments(_copied(detections), semantic, self.categories, self.merging)
         things.pred_classes = self.thing_ids[things.pred_classes]
         return {"panoptic_seg": panoptic, "instances": things, "sem_seg": semantic}
 
@@ -146,6 +153,14 @@ class PSFPanopticFPN(PanopticFPN):
 
 
 def _copied(detections: Instances) -> Instances:
-    """Return detections with boxes of their own: Detectron2 scales them in place."""
-    fields = {**detections.get_fields(), "pred_boxes": detections.pred_boxes.clone()}
+    """Return detections with boxes of their own, as Detectron2 scales them in place, and nothing in half precision.
+
+    Masks are pasted on a grid of their own precision: half of it moves them by pixels.
+    """
+    fields = {
+        **detections.get_fields(),
+        "pred_boxes": Boxes(at_least_float32(detections.pred_boxes.tensor).clone()),
+        "pred_masks": at_least_float32(detections.pred_masks),
+        "scores": at_least_float32(detections.scores),
+    }
     return Instances(detections.image_size, **fields)

@@ -1,4 +1,4 @@
-"""Numbers of classes in configs whose keys are Detectron2's own: 0 stands for the dataset's number."""
+"""Numbers of classes that a config may leave to its dataset: 0 stands for the dataset's number."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from detectron2.modeling import build_model
 from detectron2.projects.panoptic_deeplab import PanopticDeepLab
 
 from panoptic_deeplab.channels import Channels
+from panoptic_deeplab.meta_arch import Predictions
 from panoptic_deeplab.segments import GroupingOptions, instance_result, panoptic_result
 from panoptic_segformer.checkpoint.loading import PanopticCheckpointer
 from panoptic_segformer.class_numbers import with_class_numbers
@@ -63,15 +64,55 @@ def test_things_without_centres_are_void():
     assert len(instance_result(ids, segments)) == 0
 
 
-def test_a_row_is_grouped_as_a_map_is():
-    channels = Channels(things=(0,), stuff=(1,), category_ids=(0, 1))
-    semantic = torch.zeros(2, 1, 50)
-    semantic[0, :, :10], semantic[1, :, 10:] = 1, 1
+@pytest.mark.parametrize("is_column", [False, True])
+@pytest.mark.parametrize(("things", "stuff"), [((0, 1), (2,)), ((1, 2), (0,))])
+def test_a_row_is_grouped_as_a_map_is(things, stuff, is_column):
+    """A thing of the last thing class, and stuff; nobody else is there, to outvote the thing or join the stuff."""
+    channels = Channels(things, stuff, category_ids=(0, 1, 2))
+    semantic = torch.zeros(3, 1, 50)
+    semantic[things[1], :, :10], semantic[stuff[0], :, 10:] = 1, 1
     centers = torch.zeros(1, 1, 50)
     centers[0, 0, 5] = 1
-    ids, segments = panoptic_result(semantic, centers, torch.zeros(2, 1, 50), channels, OPTIONS)
-    assert ids.tolist() == [[1] * 10 + [2] * 40]
-    assert [segment["area"] for segment in segments] == [10, 40]
+    maps = [semantic, centers, torch.zeros(2, 1, 50)]
+    if is_column:
+        maps = [values.mT for values in maps]
+    ids, segments = panoptic_result(*maps, channels, GroupingOptions(0.1, 3, 200, stuff_area=41))
+    assert ids.flatten().count_nonzero() == ids.flatten()[:10].count_nonzero() == 10  # too little stuff
+    assert [(segment["category_id"], segment["area"]) for segment in segments] == [(things[1], 10)]
+    ids, segments = panoptic_result(*maps, channels, OPTIONS)
+    assert sorted((segment["category_id"], segment["area"]) for segment in segments) == sorted(
+        [(things[1], 10), (stuff[0], 40)]
+    )
+
+
+def test_more_than_a_thousand_things_of_a_class_are_told_apart():
+    channels = Channels(things=(0,), stuff=(1,), category_ids=(0, 1))
+    rows, columns = torch.meshgrid(torch.arange(66), torch.arange(66), indexing="ij")
+    # A thing on each square of 2 x 2 pixels, its centre at the top left.
+    offsets = -torch.stack([rows % 2, columns % 2]).float()
+    centers = ((rows % 2 == 0) & (columns % 2 == 0))[None].float()
+    semantic = torch.stack([torch.ones(66, 66), torch.zeros(66, 66)])
+    options = GroupingOptions(center_threshold=0.1, nms_kernel=1, num_centers=4000, stuff_area=1)
+    ids, segments = panoptic_result(semantic, centers, offsets, channels, options)
+    assert len(segments) == 33 * 33
+    assert all(segment["isthing"] and segment["area"] == 4 for segment in segments)
+    assert torch.equal(ids[::2, ::2], ids[1::2, 1::2])
+
+
+@torch.no_grad()
+def test_half_precision_is_left_before_anything_is_resized(small_model):
+    """Offsets of hundreds of pixels would be rounded once more."""
+    torch.manual_seed(0)
+    full = Predictions(torch.randn(1, 12, 24, 32), torch.rand(1, 1, 24, 32), 100 * torch.randn(1, 2, 24, 32))
+    half = Predictions(*(maps.bfloat16() for maps in (full.semantic, full.centers, full.offsets)))
+    full = Predictions(*(maps.float() for maps in (half.semantic, half.centers, half.offsets)))
+    actual, expected = (
+        small_model.picture_results(outputs, 0, (24, 32), (20, 30), (70, 90)) for outputs in (half, full)
+    )
+    assert torch.equal(actual["sem_seg"], expected["sem_seg"])
+    assert torch.equal(actual["panoptic_seg"][0], expected["panoptic_seg"][0])
+    assert actual["panoptic_seg"][1] == expected["panoptic_seg"][1]
+    assert len(actual["panoptic_seg"][1]) > 5
 
 
 def check_result(result, size, categories):

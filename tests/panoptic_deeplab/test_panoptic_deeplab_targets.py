@@ -47,6 +47,15 @@ def test_logits_by_category():
     assert torch.equal(separated[1:], logits[80:])
 
 
+def test_logits_by_category_without_thing_classes():
+    """In the separated form id 0 is still that of all things."""
+    logits = torch.randn(3, 2, 3)
+    separated = Channels(things=(), stuff=(0, 1, 2), category_ids=(1, 2, 3)).by_category(logits)
+    assert torch.equal(separated[1:], logits)
+    assert (separated.argmax(0) > 0).all()
+    assert Channels(things=(), stuff=(0, 1, 2), category_ids=(0, 1, 2)).by_category(logits) is logits
+
+
 def make_targets(*examples, size=(20, 30), **options):
     channels = Channels(things=(2, 3), stuff=(0, 1), category_ids=(0, 1, 2, 3))
     generator = PanopticDeepLabTargetGenerator(255, channels.things, sigma=2, **options)

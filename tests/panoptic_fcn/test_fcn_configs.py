@@ -14,6 +14,7 @@ from detectron2.modeling import build_model
 
 from panoptic_fcn import PSFPanopticFCN, add_panoptic_fcn_config
 from panoptic_segformer import add_panoptic_segformer_config, load_config
+from panoptic_segformer.data.categories import Categories
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 COCO = sorted((CONFIGS / "coco").glob("panoptic_fcn_*.yaml"))
@@ -171,17 +172,27 @@ def test_checkpoint_loads_by_model_weights(fcn, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("POSITION_HEAD.THING.NUM_CLASSES", 7, "THING.NUM_CLASSES is 7.*set the key to"),
-        ("POSITION_HEAD.STUFF.NUM_CLASSES", 54, "STUFF.NUM_CLASSES is 54.*set the key to"),
+        ("POSITION_HEAD.THING.NUM_CLASSES", 7, "THING.NUM_CLASSES is 7, .* needs 6: set the key to 6"),
+        ("POSITION_HEAD.STUFF.NUM_CLASSES", 54, "STUFF.NUM_CLASSES is 54, .* needs 7: set the key to 7"),
         ("POSITION_HEAD.THING.CENTER_TYPE", "middle", "CENTER_TYPE is 'middle': set it to 'mass' or 'box'"),
         ("INFERENCE.SIMILAR_TYPE", "L1", "SIMILAR_TYPE is 'L1': set it to 'cosine'"),
         ("SEMANTIC_FPN.COMMON_STRIDE", 8, "COMMON_STRIDE is 8: set it to 4"),
-        ("SEMANTIC_FPN.IN_FEATURES", "('p2', 'p9')", "SEMANTIC_FPN.IN_FEATURES is .*p9.*choose from.*p7"),
+        ("SEMANTIC_FPN.IN_FEATURES", "('p2', 'p9')", "SEMANTIC_FPN.IN_FEATURES is .*p9.*choose from.*p5"),
+        ("SEMANTIC_FPN.IN_FEATURES", "('p2', 'p6')", r"SEMANTIC_FPN.IN_FEATURES is .*: choose from .*'p5'\]"),
+        ("FEATURE_ENCODER.IN_FEATURES", "('p3', 'p9')", "FEATURE_ENCODER.IN_FEATURES is .*p9.*choose from.*p7"),
         ("FEATURE_ENCODER.IN_FEATURES", "('p3', 'p4')", "INSTANCE_SCALES has 5 ranges for the 2 levels"),
         ("FPN.IN_FEATURES", "('res2', 'res6')", "FPN.IN_FEATURES is .*res6.*the backbone gives.*res5"),
+        ("FPN.IN_FEATURES", "('res2', 'res3', 'res4')", "FPN.IN_FEATURES is .*strides double up to 32"),
         ("BACKBONE.NAME", "build_none", "BACKBONE.NAME is 'build_none'"),
     ],
 )
 def test_value_that_does_not_fit_raises(fcn_config, key, value, message):
     with pytest.raises(ValueError, match=message):
         build_model(fcn_config(f"MODEL.{key}", value))
+
+
+def test_dataset_without_thing_classes_is_refused(fcn_config, monkeypatch):
+    sky = Categories((), (0,), (), ("sky",), (), ((0, 0, 0),))
+    monkeypatch.setattr("panoptic_fcn.building.configured_categories", lambda cfg: sky)
+    with pytest.raises(ValueError, match="needs a thing class, but the dataset has none: choose another model"):
+        build_model(fcn_config())

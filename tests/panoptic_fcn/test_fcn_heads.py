@@ -62,6 +62,16 @@ def test_deformable_convolution_without_gradients_equals_that_with_them():
         torch.testing.assert_close(deformable_convolution(*inputs.values()), with_gradients)
 
 
+@torch.no_grad()
+def test_deformable_convolution_of_what_is_no_number_is_none():
+    """Without a check torchvision's operator ends the process with a segmentation fault."""
+    x = torch.zeros(1, 3, 6, 7)
+    x[0, 1, 2, 3] = torch.nan
+    is_number = DeformableConv(3, 4, norm="")(x).isfinite()
+    assert not is_number[:, :, 1:4, 2:5].any()  # a cell and its neighbours
+    assert is_number[:, :, 5].all()
+
+
 def test_deformable_convolution_without_offsets_is_a_plain_one():
     layer = DeformableConv(3, 4, norm="")
     torch.nn.init.zeros_(layer.offset_mask_conv.weight)

@@ -23,7 +23,7 @@ from panoptic_fcn.inference import (
 from panoptic_segformer.data.categories import Categories
 from panoptic_segformer.inference.merging import MergeOptions
 
-OPTIONS = InferenceOptions(mask_threshold=0.4, score_threshold=0.05, num_things=100, combine=None, merging=None)
+OPTIONS = InferenceOptions(mask_threshold=0.4, num_things=100, combine=None, merging=None)
 COMBINE = CombineOptions(score_threshold=0.2, overlap_threshold=0.5, stuff_area_limit=6)
 MERGING = MergeOptions(0.5, 0.1, 0.4, 0.2, 1.0, 2.0)
 SIZES = Sizes(padded=(32, 64), image=(30, 50), result=(45, 70))
@@ -81,6 +81,18 @@ def test_things_are_scored_by_their_masks_and_sorted():
         assert torch.equal(mask, truth)
         rows, columns = truth.nonzero(as_tuple=True)
         assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+def test_pixels_that_are_no_numbers_cost_their_thing_only_themselves():
+    """Half precision may overflow somewhere in the features, and that pixel is of every mask."""
+    things = random_masks(4)
+    things.probs[:, 0, 0] = 0.0
+    expected = find_instances(things, SIZES, THING_IDS, OPTIONS)
+    things.probs[:, 0, 0] = torch.nan
+    found = find_instances(things, SIZES, THING_IDS, OPTIONS)
+    assert len(expected) > 2
+    assert found.scores.tolist() == expected.scores.tolist()
+    assert found.pred_classes.tolist() == expected.pred_classes.tolist()
 
 
 def test_no_more_than_the_greatest_number_of_things_are_kept():

@@ -153,6 +153,12 @@ def test_picture_in_which_nothing_is_found_is_void(fcn):
         assert not result["sem_seg"].any()
 
 
+def test_threshold_of_kernels_is_not_that_of_instances(fcn):
+    """The released code keeps instances from 0.05 on, also with the fast models' higher threshold of kernels."""
+    (result,) = run(fcn("MODEL.POSITION_HEAD.THING.THRES", "0.5"), {"image": picture()})
+    assert 0.05 <= result["instances"].scores.min() < 0.5
+
+
 def test_classes_are_the_metadatas(fcn):
     model = fcn()
     (result,) = run(model, {"image": picture()})

@@ -11,6 +11,7 @@ from detectron2.modeling import build_model
 from flat_config import flat_config
 from panoptic_fpn import PSFPanopticFPN, add_panoptic_fpn_config
 from panoptic_segformer import load_config
+from panoptic_segformer.data.categories import Categories
 
 # Our files, and those of Detectron2's model zoo.
 ZOO = [("r50_1x", "R_50_1x"), ("r50_3x", "R_50_3x"), ("r101_3x", "R_101_3x")]
@@ -76,6 +77,7 @@ def test_numbers_of_classes_come_from_the_dataset(small_model):
     [
         ("MODEL.ROI_HEADS.NUM_CLASSES", "5", "MODEL.ROI_HEADS.NUM_CLASSES is 5, .* 'synthetic_train' needs 6"),
         ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "54", "MODEL.SEM_SEG_HEAD.NUM_CLASSES is 54, .* needs 7"),
+        ("MODEL.SEM_SEG_HEAD.IGNORE_VALUE", "254", "IGNORE_VALUE is 254, but pixels without truth are 255"),
         ("MODEL.MASK_ON", "False", "MODEL.MASK_ON is False"),
         ("MODEL.BACKBONE.NAME", "build_nothing", "MODEL.BACKBONE.NAME is 'build_nothing'"),
     ],
@@ -83,3 +85,10 @@ def test_numbers_of_classes_come_from_the_dataset(small_model):
 def test_what_can_not_work_is_refused(small_config, key, value, message):
     with pytest.raises(ValueError, match=message):
         build_model(small_config(key, value))
+
+
+def test_dataset_without_thing_classes_is_refused(small_config, monkeypatch):
+    sky = Categories((), (0,), (), ("sky",), (), ((0, 0, 0),))
+    monkeypatch.setattr("panoptic_fpn.meta_arch.configured_categories", lambda cfg: sky)
+    with pytest.raises(ValueError, match="needs a thing class, but the dataset has none: choose another model"):
+        build_model(small_config())

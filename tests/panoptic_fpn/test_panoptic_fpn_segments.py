@@ -170,3 +170,22 @@ def test_config_switches_the_way_to_segments(small_config, small_model):
     assert small_model.merging is None
     switched = build_model(small_config("MODEL.MASK_WISE_MERGING.ENABLED", "True"))
     assert switched.merging == MergeOptions(0.5, 0.25, 0.4, 0.2, 1.0, 2.0)
+
+
+def test_half_precision_is_left_before_anything_is_resized_or_pasted(model):
+    """As the heads give it under autocast; the result is that of the same numbers in full precision."""
+    torch.manual_seed(0)
+    full = things((2, 0.875, 1, 29), (4, 0.75, 3, 12))
+    full.pred_masks = torch.rand(2, 1, 28, 28).half().float()
+    half = things((2, 0.875, 1, 29), (4, 0.75, 3, 12))
+    half.pred_masks, half.scores = full.pred_masks.half(), half.scores.half()
+    logits = torch.randn(7, 20, 30).half()
+    actual = model.picture_results(half, logits, (400, 600))
+    expected = model.picture_results(full, logits.float(), (400, 600))
+    assert torch.equal(actual["sem_seg"], expected["sem_seg"])
+    assert torch.equal(actual["panoptic_seg"][0], expected["panoptic_seg"][0])
+    assert actual["panoptic_seg"][1] == expected["panoptic_seg"][1]
+    assert torch.equal(actual["instances"].pred_masks, expected["instances"].pred_masks)
+    assert actual["instances"].pred_masks.any()
+    assert actual["instances"].scores.dtype == torch.float32
+    assert full.pred_boxes.tensor.tolist() == [[1, 0, 29, 20], [3, 0, 12, 20]]  # left as they were
