@@ -97,7 +97,8 @@ class PSFDetrPanoptic(PaddedModel):
         self.in_features = list(in_features)
         self.classes = classes
         self.criterion = criterion
-        self.deep_supervision = deep_supervision
+        # Frozen boxes have no losses; their last layer is all that masks are matched by.
+        self.deep_supervision = deep_supervision and not frozen_weights
         self.inference_options = inference_options
         shapes = backbone.output_shape()
         self.strides = [shapes[name].stride for name in in_features]

@@ -12,9 +12,7 @@ from panoptic_segformer.analysis import build_for_sizing, summarize_configs
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 COMPLETE = sorted(
-    path
-    for path in CONFIGS.rglob("*.yaml")
-    if not path.name.startswith("Base-") and path.parent.name != "comparisons"
+    path for path in CONFIGS.rglob("*.yaml") if not path.name.startswith("Base-") and path.parent.name != "comparisons"
 )
 
 

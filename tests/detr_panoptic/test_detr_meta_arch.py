@@ -245,6 +245,7 @@ def test_second_stage_teaches_the_mask_head_alone(build_detr, detr_config, scene
     assert all(torch.equal(before[name], value) for name, value in boxes.state_dict().items())
     losses = model(scene_examples[:2])
     assert set(losses) == {"loss_mask", "loss_dice"}
+    assert len(model.network(model.preprocess(scene_examples[:1])).boxes) == 1  # nothing asks for earlier layers
     sum(losses.values()).backward()
     learning = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert {name.split(".")[0] for name in learning} == {"bbox_attention", "mask_head"}
