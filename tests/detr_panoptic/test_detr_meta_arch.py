@@ -176,6 +176,16 @@ def test_half_precision_trains_and_predicts(build_detr, scene_examples):
     assert_valid(result, (50, 60))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_model_of_half_precision_predicts(build_detr, dtype):
+    model = build_detr(*ANY_SCORE)
+    make_queries_differ(model)
+    sizes = [(50, 60), (40, 70)]
+    for result, size in zip(run(model.to(dtype), *({"image": noise(*size)} for size in sizes)), sizes, strict=True):
+        assert_valid(result, size)
+        assert result["instances"].scores.dtype == torch.float32
+
+
 def test_supervision_of_the_last_layer_alone(build_detr, scene_examples):
     losses = build_detr("MODEL.DETR.DEEP_SUPERVISION", "False").train()(scene_examples[:1])
     assert set(losses) == {name for name in LOSSES if not name.endswith("_0")}
