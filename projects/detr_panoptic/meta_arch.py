@@ -123,7 +123,11 @@ class PSFDetrPanoptic(PaddedModel):
         return build_parts(cfg)
 
     def network(self, images: ImageList) -> DetrOutputs:
-        """Return everything but the masks."""
+        """Return everything but the masks.
+
+        A cell is padding if it has no pixel of its picture, as in the authors' Detectron2 wrapper. Their own code asks
+        one pixel of each cell, so that a row or column more may count as picture.
+        """
         features = self.backbone(images.tensor)
         *fine, coarsest = (features[name] for name in self.in_features)
         sizes = [[_size_at_stride(size, self.strides[-1])] for size in images.image_sizes]
@@ -172,7 +176,11 @@ class PSFDetrPanoptic(PaddedModel):
         return losses
 
     def extract_targets(self, example: dict[str, Any]) -> SegmentTargets:
-        """Return things and stuff of a training example as one set; their classes are rows of the class head."""
+        """Return things and stuff of a training example as one set; their classes are rows of the class head.
+
+        Boxes enclose the pixels of the masks, and crowds are left out. The authors' boxes end where the last row and
+        column of pixels begin, one pixel earlier, and crowds are segments like others.
+        """
         halves = PictureTargets.from_instances(
             example["instances"], example["stuff"], self.pixel_mean, with_stuff_locations=True
         )
