@@ -42,6 +42,31 @@ def test_overrides_choose_the_architecture(tmp_path):
     assert "PANOPTIC_SEGFORMER" not in cfg.MODEL
 
 
+@pytest.mark.parametrize("content", ["", "- a list", "MODEL: 3", "MODEL: [1]"])
+def test_files_without_keys_are_refused(content, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"config.yaml .* is not valid: the file and its MODEL have to hold keys"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("name", ["null", "[a, b]", "3"])
+def test_names_that_are_no_words_are_refused(name, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"MODEL:\n  META_ARCHITECTURE: {name}\n")
+    with pytest.raises(ValueError, match="META_ARCHITECTURE is .*, which this project does not have"):
+        load_config(path)
+
+
+def test_mask_wise_merging_is_added_once():
+    """Keys of a second model leave what the config has already."""
+    cfg = get_cfg()
+    ARCHITECTURES["PSFDetrPanoptic"].add_config(cfg)
+    cfg.MODEL.MASK_WISE_MERGING.SCORE_THRESHOLD = 0.1
+    ARCHITECTURES["PSFMaskFormer"].add_config(cfg)
+    assert cfg.MODEL.MASK_WISE_MERGING.SCORE_THRESHOLD == 0.1
+
+
 def test_empty_name_is_no_upstream_name():
     with pytest.raises(ValueError, match="set it to one of PanopticSegFormer"):
         find_architecture("")

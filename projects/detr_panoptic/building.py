@@ -106,14 +106,17 @@ def _check(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
     if node.FROZEN_WEIGHTS and not Path(node.FROZEN_WEIGHTS).is_file():
         raise FileNotFoundError(
             f"MODEL.DETR.FROZEN_WEIGHTS is {node.FROZEN_WEIGHTS!r}, which does not exist: give the file of a trained "
-            "box model"
+            "box model, or '' to use a whole model, by MODEL.WEIGHTS"
         )
     if node.PRE_NORM:
         raise ValueError("MODEL.DETR.PRE_NORM is True: only False is there, no released DETR has its norms in front")
-    if node.HIDDEN_DIM % (2 * node.NHEADS):
+    for key in ("NUM_OBJECT_QUERIES", "DEC_LAYERS"):
+        if node[key] < 1:
+            raise ValueError(f"MODEL.DETR.{key} is {node[key]}: set it to 1 or more")
+    if node.HIDDEN_DIM % 4 or node.HIDDEN_DIM % node.NHEADS:
         raise ValueError(
-            f"MODEL.DETR.HIDDEN_DIM is {node.HIDDEN_DIM}, which {node.NHEADS} heads (MODEL.DETR.NHEADS) can't share "
-            "evenly: set it to a multiple of twice their number"
+            f"MODEL.DETR.HIDDEN_DIM is {node.HIDDEN_DIM}: set it to a multiple of 4 (sines and cosines of two axes) "
+            f"and of MODEL.DETR.NHEADS, {node.NHEADS}"
         )
     if cfg.MODEL.MASK_ON and (node.HIDDEN_DIM % (16 * NUM_GROUPS) or node.NHEADS % NUM_GROUPS):
         raise ValueError(

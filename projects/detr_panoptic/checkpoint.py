@@ -2,7 +2,9 @@
 
 Three forms exist: the authors' own (`detr.backbone.0.body.layer1...`), that of their box models, without the first
 prefix, and their Detectron2 wrapper's (`detr.detr.backbone.0.backbone.res2...`). Tensors are equal, only names differ;
-rows of the class head are gathered where the model has one per class of the dataset alone.
+rows of the class head are gathered where the model has one per class of the dataset alone. Detectron2's checkpointer
+drops tensors of known names and other shapes before they come here, and such are the class rows of a box model: it is
+to be given as MODEL.DETR.FROZEN_WEIGHTS then.
 """
 
 from __future__ import annotations

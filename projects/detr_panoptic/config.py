@@ -15,10 +15,13 @@ __all__ = ["add_detr_panoptic_config"]
 def add_detr_panoptic_config(cfg: CfgNode) -> None:
     """Add the keys of DETR, and those that all models share, to a Detectron2 config, in place."""
     add_shared_config(cfg)
-    if "MASK_WISE_MERGING" not in cfg.MODEL:
-        add_merging_config(cfg)
+    add_merging_config(cfg)
     # Factor of the learning rate for the backbone.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
+    # INPUT.CROP means what it does in the wrapper: a crop before the resize, of half of the pictures. "" puts it behind
+    # the resize, and INPUT.CROP_RESIZE before it, see data/augmentations.py.
+    cfg.INPUT.DATASET_MAPPER_NAME = "detr_panoptic"
+    cfg.INPUT.CROP_RESIZE.PROB = 0.0
     # A pixel belongs to the mask of an instance above this probability.
     cfg.MODEL.MASK_THRESHOLD = 0.5
     cfg.MODEL.DETR = CfgNode()

@@ -18,12 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from panoptic_segformer.modeling.precision import at_least_float32
 from panoptic_segformer.training.losses import distance_costs, giou_costs, giou_loss
 from panoptic_segformer.training.matcher import Match, assign
-from panoptic_segformer.training.set_losses import (
-    class_loss,
-    mask_dice_losses,
-    mask_focal_losses,
-    softmax_class_costs,
-)
+from panoptic_segformer.training.set_losses import class_loss, mask_loss_sums, softmax_class_costs
 from panoptic_segformer.training.targets import SegmentTargets
 
 __all__ = ["Criterion", "prediction_errors"]
@@ -97,22 +92,17 @@ class Criterion:
         # Upsampled masks are the largest tensors of a step: they are made again in the backward pass, one picture at
         # a time.
         sums = [
-            torch.stack(checkpoint(_mask_loss_sums, own, masks, size, use_reentrant=False))
+            checkpoint(_mask_losses, own, masks, size, use_reentrant=False)
             for own, masks in zip(logits, truth, strict=True)
         ]
         focal, dice = torch.stack(sums).sum(0) / number
         return {"loss_mask": self.mask * focal, "loss_dice": self.dice * dice}
 
 
-def _mask_loss_sums(logits: Tensor, truth: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return the sums of the focal and the dice losses of one picture's masks."""
-    if not len(logits):
-        return logits.sum(), logits.sum()
-    logits = F.interpolate(at_least_float32(logits)[:, None], size, mode="bilinear", align_corners=False)
+def _mask_losses(logits: Tensor, truth: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the focal and dice losses of one picture's masks, each summed: (2,)."""
     below, right = size[0] - truth.shape[1], size[1] - truth.shape[2]
-    truth = F.pad(truth, (0, right, 0, below)).flatten(1).to(logits)
-    logits = logits.flatten(1)
-    return mask_focal_losses(logits, truth).sum(), mask_dice_losses(logits, truth).sum()
+    return mask_loss_sums(logits, F.pad(truth, (0, right, 0, below)))
 
 
 @torch.no_grad()

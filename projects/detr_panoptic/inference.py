@@ -22,7 +22,7 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 
 from panoptic_segformer.inference.candidates import Candidates
 from panoptic_segformer.inference.merging import MergeOptions, score_candidates
-from panoptic_segformer.inference.outputs import panoptic_result
+from panoptic_segformer.inference.outputs import number_segments, panoptic_result
 from panoptic_segformer.modeling.levels import Size
 from panoptic_segformer.ops import masks_above
 
@@ -190,12 +190,9 @@ def _resize_nearest(values: Tensor, size: Size) -> Tensor:
 def _numbered(ids: Tensor, areas: Tensor, found: Predictions) -> PanopticResult:
     """Return a map of query numbers (H0, W0) with ids from 1, and its records; areas: (N,) pixels per query."""
     present = areas.nonzero()[:, 0]
-    numbers = torch.zeros_like(areas, dtype=torch.int32)
-    numbers[present] = torch.arange(1, len(present) + 1, dtype=torch.int32, device=areas.device)
-    columns = (found.category_ids[present], found.is_thing[present], found.class_probs[present], areas[present])
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    records = [
-        {"id": number, "category_id": category, "isthing": is_thing, "score": score, "area": area}
-        for number, (category, is_thing, score, area) in enumerate(rows, start=1)
-    ]
-    return numbers[ids], records
+    numbers, records = number_segments(
+        found.category_ids[present], found.is_thing[present], found.class_probs[present], areas[present]
+    )
+    of_query = torch.zeros_like(areas, dtype=torch.int32)
+    of_query[present] = of_query.new_tensor(numbers)
+    return of_query[ids], records

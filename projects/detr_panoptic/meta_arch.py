@@ -97,7 +97,8 @@ class PSFDetrPanoptic(PaddedModel):
         self.in_features = list(in_features)
         self.classes = classes
         self.criterion = criterion
-        self.deep_supervision = deep_supervision
+        # Frozen boxes have no losses; their last layer is all that masks are matched by.
+        self.deep_supervision = deep_supervision and not frozen_weights
         self.inference_options = inference_options
         shapes = backbone.output_shape()
         self.strides = [shapes[name].stride for name in in_features]
@@ -122,7 +123,11 @@ class PSFDetrPanoptic(PaddedModel):
         return build_parts(cfg)
 
     def network(self, images: ImageList) -> DetrOutputs:
-        """Return everything but the masks."""
+        """Return everything but the masks.
+
+        A cell is padding if it has no pixel of its picture, as in the authors' Detectron2 wrapper. Their own code asks
+        one pixel of each cell, so that a row or column more may count as picture.
+        """
         features = self.backbone(images.tensor)
         *fine, coarsest = (features[name] for name in self.in_features)
         sizes = [[_size_at_stride(size, self.strides[-1])] for size in images.image_sizes]
@@ -171,7 +176,11 @@ class PSFDetrPanoptic(PaddedModel):
         return losses
 
     def extract_targets(self, example: dict[str, Any]) -> SegmentTargets:
-        """Return things and stuff of a training example as one set; their classes are rows of the class head."""
+        """Return things and stuff of a training example as one set; their classes are rows of the class head.
+
+        Boxes enclose the pixels of the masks, and crowds are left out. The authors' boxes end where the last row and
+        column of pixels begin, one pixel earlier, and crowds are segments like others.
+        """
         halves = PictureTargets.from_instances(
             example["instances"], example["stuff"], self.pixel_mean, with_stuff_locations=True
         )

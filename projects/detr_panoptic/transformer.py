@@ -6,14 +6,13 @@ Shape legend: B pictures, D model width, h, w size of the coarsest feature, S = 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from panoptic_segformer.modeling.levels import FeatureLevels
-from panoptic_segformer.modeling.position_encoding import encode_axis
+from panoptic_segformer.modeling.position_encoding import sine_position_encoding
 from panoptic_segformer.modeling.transformer import TransformerDecoder, TransformerEncoder
 
-__all__ = ["Transformer", "position_encoding"]
+__all__ = ["Transformer"]
 
 
 class Transformer(nn.Module):
@@ -43,20 +42,9 @@ class Transformer(nn.Module):
         Returns: the memory (B, D, h, w); the queries (B, Q, D) behind every decoder layer, outside training behind
             the last one alone.
         """
-        positions = position_encoding(levels).flatten(2).transpose(1, 2)
-        memory = self.encoder(levels.tokens(), positions, levels.padding)
+        tokens = levels.tokens()
+        (encoding,) = sine_position_encoding(levels, first=1.0)
+        positions = encoding.flatten(2).transpose(1, 2).to(tokens.dtype)
+        memory = self.encoder(tokens, positions, levels.padding)
         queries = self.decoder(query_positions, memory, positions, levels.padding)
         return memory.transpose(1, 2).unflatten(2, levels.shapes[0]), queries
-
-
-def position_encoding(levels: FeatureLevels) -> Tensor:
-    """Return the sine encoding (B, D, h, w) of the only level, first half of D for y, second for x.
-
-    Cells are counted from 1 in each picture's own area: the first one is not at 0, the last one closes the circle.
-    """
-    ((height, width),) = levels.shapes
-    dim = levels.maps[0].shape[1] // 2
-    own_heights, own_widths = levels.size_tensor[:, 0].unbind(1)
-    y = encode_axis(height, own_heights, dim, first=1.0)[:, :, :, None].expand(-1, -1, -1, width)
-    x = encode_axis(width, own_widths, dim, first=1.0)[:, :, None, :].expand(-1, -1, height, -1)
-    return torch.cat([y, x], dim=1)

@@ -21,9 +21,8 @@ from panoptic_segformer.training.ranks import mean_over_ranks
 from panoptic_segformer.training.set_losses import (
     class_loss,
     mask_dice_costs,
-    mask_dice_losses,
     mask_focal_costs,
-    mask_focal_losses,
+    mask_loss_sums,
     softmax_class_costs,
 )
 
@@ -46,8 +45,6 @@ class Targets:
 
     def small_masks(self, size: tuple[int, int]) -> Tensor:
         """Return the masks (T, *size) uint8, each value that of the nearest pixel."""
-        if not len(self.masks):
-            return self.masks.new_zeros((0, *size), dtype=torch.uint8)
         return F.interpolate(self.masks[:, None].to(torch.uint8), size, mode="nearest")[:, 0]
 
 
@@ -136,7 +133,4 @@ def _mask_losses(logits: Tensor, masks: Tensor, match: Match) -> Tensor:
         masks: (T, H, W) bool, the truth.
         match: the N pairs.
     """
-    matched = at_least_float32(logits[match.queries])
-    upsampled = F.interpolate(matched[:, None], masks.shape[-2:], mode="bilinear").flatten(1)
-    truth = masks[match.targets].flatten(1).to(upsampled)
-    return torch.stack([mask_focal_losses(upsampled, truth).sum(), mask_dice_losses(upsampled, truth).sum()])
+    return mask_loss_sums(logits[match.queries], masks[match.targets])

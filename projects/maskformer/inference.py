@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from detectron2.structures import BitMasks, Instances
+from detectron2.structures import Instances
 from torch import Tensor
 from torch.nn import functional as F
 
+from panoptic_segformer.inference import outputs
 from panoptic_segformer.inference.candidates import Candidates
 from panoptic_segformer.inference.merging import MergeOptions, score_candidates
-from panoptic_segformer.inference.outputs import Outputs, panoptic_result
+from panoptic_segformer.inference.outputs import Outputs, number_segments, panoptic_result
 from panoptic_segformer.modeling.precision import at_least_float32
 
 from .classes import JointClasses
@@ -111,53 +112,24 @@ def pixel_wise_result(
     areas = owner.flatten().bincount(minlength=len(kept))
     mask_areas = (masks >= INSIDE).sum((1, 2))
     survives = (areas > 0) & (mask_areas > 0) & (areas / mask_areas.double() >= options.overlap_threshold)
-    columns = (survives, classes.category_ids[labels], classes.is_thing[labels], scores_of(best, masks), areas)
-    numbers, segments_info = _number_segments(list(zip(*(column.tolist() for column in columns), strict=True)))
-    return torch.tensor(numbers, dtype=torch.int32, device=masks.device)[owner], segments_info
-
-
-def _number_segments(
-    rows: list[tuple[bool, int, bool, float, int]],
-) -> tuple[list[int], list[dict[str, object]]]:
-    """Return the segment (0 = none) of every query, and the records of the segments.
-
-    Queries of one stuff class make one segment, with the score of the first.
-
-    Args:
-        rows: whether the query survives, its category, whether that is a thing, score and area, in the queries' order.
-    """
-    numbers: list[int] = []
-    segments_info: list[dict[str, object]] = []
-    stuff: dict[int, int] = {}
-    for survives, category, is_thing, score, area in rows:
-        if not survives:
-            numbers.append(0)
-        elif not is_thing and category in stuff:
-            numbers.append(stuff[category])
-            segments_info[stuff[category] - 1]["area"] += area
-        else:
-            number = len(segments_info) + 1
-            numbers.append(number)
-            segments_info.append(
-                {"id": number, "category_id": category, "isthing": is_thing, "score": score, "area": area}
-            )
-            if not is_thing:
-                stuff[category] = number
-    return numbers, segments_info
+    visible = survives.nonzero()[:, 0]
+    labels = labels[visible]
+    numbers, segments_info = number_segments(
+        classes.category_ids[labels], classes.is_thing[labels], scores_of(best, masks)[visible], areas[visible]
+    )
+    ids = areas.new_zeros(len(kept), dtype=torch.int32)
+    ids[visible] = ids.new_tensor(numbers)
+    return ids[owner], segments_info
 
 
 def mask_wise_result(
     class_probs: Tensor, masks: Tensor, classes: JointClasses, options: MergeOptions
 ) -> PanopticResult:
     """Return what Panoptic SegFormer's merging makes of all queries; arguments as `pixel_wise_result`'s."""
-    best, labels = class_probs[:, :-1].max(-1)
-    is_thing = classes.is_thing[labels]
-    order = is_thing.to(torch.uint8).argsort(descending=True, stable=True)  # candidates have things first
-    best, labels, masks, is_thing = best[order], labels[order], masks[order], is_thing[order]
-    no_boxes = best.new_zeros(int(is_thing.sum()), 0)
-    candidates = Candidates(masks, best, classes.category_ids[labels], is_thing, no_boxes)
+    candidates = _candidates(class_probs, masks, classes)
     size = (masks.shape[-2], masks.shape[-1])
-    return panoptic_result(candidates, score_candidates(best, masks, size, options), size, options)
+    scores = score_candidates(candidates.class_probs, candidates.masks, size, options)
+    return panoptic_result(candidates, scores, size, options)
 
 
 def instance_result(class_probs: Tensor, masks: Tensor, classes: JointClasses) -> Instances:
@@ -165,16 +137,19 @@ def instance_result(class_probs: Tensor, masks: Tensor, classes: JointClasses) -
 
     Masks are those before overlaps are resolved. Arguments as `pixel_wise_result`'s.
     """
+    candidates = _candidates(class_probs, masks, classes)
+    scores = scores_of(candidates.class_probs, candidates.masks)
+    size = (masks.shape[-2], masks.shape[-1])
+    return outputs.instance_result(candidates.select(scores > 0), scores[scores > 0], size, INSIDE)
+
+
+def _candidates(class_probs: Tensor, masks: Tensor, classes: JointClasses) -> Candidates:
+    """Return all queries with the best of their classes, "no object" aside."""
     best, labels = class_probs[:, :-1].max(-1)
-    scores = scores_of(best, masks)
-    found = (classes.is_thing[labels] & (scores > 0)).nonzero()[:, 0]
-    found = found[scores[found].argsort(descending=True)]
-    instances = Instances((masks.shape[-2], masks.shape[-1]))
-    instances.pred_masks = masks[found] >= INSIDE
-    instances.pred_boxes = BitMasks(instances.pred_masks).get_bounding_boxes().to(masks.device)
-    instances.pred_classes = classes.category_ids[labels[found]]
-    instances.scores = scores[found]
-    return instances
+    is_thing = classes.is_thing[labels]
+    order = torch.cat([is_thing.nonzero()[:, 0], (~is_thing).nonzero()[:, 0]])
+    no_boxes = best.new_zeros(int(is_thing.sum()), 0)
+    return Candidates(masks[order], best[order], classes.category_ids[labels[order]], is_thing[order], no_boxes)
 
 
 def scores_of(class_probs: Tensor, masks: Tensor) -> Tensor:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from detectron2.layers import Conv2d, get_norm
 from fvcore.nn import weight_init
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from panoptic_segformer.modeling.position_encoding import encode_axis
+from panoptic_segformer.modeling.levels import FeatureLevels
+from panoptic_segformer.modeling.position_encoding import sine_position_encoding
 from panoptic_segformer.modeling.transformer import TransformerEncoder
 
 __all__ = ["PixelDecoder", "encode_map", "grid_encoding", "projection"]
@@ -77,14 +77,8 @@ def encode_map(encoder: TransformerEncoder, x: Tensor) -> Tensor:
 
 def grid_encoding(x: Tensor) -> Tensor:
     """Return DETR's sine encoding (1, S, D) of the cells of a map (B, D, h, w): half for rows, half for columns."""
-    height, width = x.shape[-2:]
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    rows, columns = (
-        encode_axis(length, x.new_full((1,), length, dtype=dtype), x.shape[1] // 2, first=1.0)
-        for length in (height, width)
-    )
-    grid = [rows[..., None].expand(-1, -1, -1, width), columns[:, :, None].expand(-1, -1, height, -1)]
-    return torch.cat(grid, dim=1).flatten(2).transpose(1, 2).to(x.dtype)
+    (encoding,) = sine_position_encoding(FeatureLevels([x], [[(x.shape[-2], x.shape[-1])]]), first=1.0)
+    return encoding.flatten(2).transpose(1, 2).to(x.dtype)
 
 
 def projection(in_channels: int, out_channels: int) -> Conv2d:

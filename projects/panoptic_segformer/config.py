@@ -38,13 +38,14 @@ def add_shared_config(cfg: CfgNode) -> None:
         _add_solver_keys(cfg)
 
 
-def add_merging_config(cfg: CfgNode, *, score_threshold: float = 0.25) -> None:
-    """Add mask-wise merging as an option of a model with a merging of its own, in place."""
+def add_merging_config(cfg: CfgNode) -> None:
+    """Add mask-wise merging as an option of a model with a merging of its own, in place, unless it is there already."""
+    if "MASK_WISE_MERGING" in cfg.MODEL:
+        return
     node = cfg.MODEL.MASK_WISE_MERGING = CfgNode()
     # True merges as Panoptic SegFormer does, False as the model's authors do.
     node.ENABLED = False
     _add_merging_keys(node)
-    node.SCORE_THRESHOLD = score_threshold
 
 
 def _add_model_keys(cfg: CfgNode) -> None:
@@ -214,6 +215,9 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
 
 def _meta_architecture(path: Path, opts: list[str]) -> str:
     """Return the meta-architecture that a yaml file with overrides asks for: it decides which keys there are."""
-    content = CfgNode.load_yaml_with_base(str(path), allow_unsafe=False)
-    name = (content.get("MODEL") or {}).get("META_ARCHITECTURE", "PanopticSegFormer")
-    return dict(zip(opts[::2], opts[1::2], strict=False)).get("MODEL.META_ARCHITECTURE", name)
+    try:
+        content = CfgNode.load_yaml_with_base(str(path), allow_unsafe=False)
+        name = content.get("MODEL", {}).get("META_ARCHITECTURE", "PanopticSegFormer")
+    except (AttributeError, TypeError) as error:
+        raise ValueError("the file and its MODEL have to hold keys with values, and one of them does not") from error
+    return str(dict(zip(opts[::2], opts[1::2], strict=False)).get("MODEL.META_ARCHITECTURE", name))

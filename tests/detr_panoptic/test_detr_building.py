@@ -15,6 +15,7 @@ from detectron2.modeling import build_model
 from detr_panoptic import PSFDetrPanoptic, add_detr_panoptic_config
 from panoptic_segformer import add_panoptic_segformer_config, load_config
 from panoptic_segformer.checkpoint.loading import PanopticCheckpointer
+from panoptic_segformer.data.augmentations import build_augmentations
 from panoptic_segformer.training.optimizer import build_optimizer
 
 # The keys and values of the authors' detr_segm_256_6_6_torchvision.yaml.
@@ -194,6 +195,21 @@ def test_authors_config_merges_with_our_name(tmp_path):
     assert sorted(rates) == pytest.approx([1e-5, 1e-4])
 
 
+@pytest.mark.parametrize("source", ["upstream", "ours"])
+def test_crops_come_before_the_resize_for_half_of_the_pictures(config_dir, tmp_path, source):
+    path = config_dir / "coco/detr_panoptic_r50.yaml"
+    if source == "upstream":
+        path = tmp_path / "detr.yaml"
+        path.write_text(yaml.safe_dump(UPSTREAM_CONFIG))
+    cfg = load_config(path, ["MODEL.META_ARCHITECTURE", "PSFDetrPanoptic"])
+    first, *others = build_augmentations(cfg, is_train=True)
+    assert [type(step).__name__ for step in others] == ["ResizeShortestEdge", "RandomFlip"]
+    assert first.prob == 0.5
+    resize, crop = first.aug.augs
+    assert list(resize.short_edge_length) == [400, 500, 600]
+    assert (crop.crop_type, tuple(crop.crop_size)) == ("absolute_range", (384, 600))
+
+
 def test_keys_of_the_wrapper_have_its_values():
     cfg = get_cfg()
     add_detr_panoptic_config(cfg)
@@ -223,7 +239,10 @@ def test_configs_build(build_coco, name):
         (("MODEL.DETR.IN_FEATURES", "['res2','p5']"), "IN_FEATURES names p5, but the backbone gives res2"),
         (("MODEL.DETR.IN_FEATURES", "['res5']"), "the mask head takes 4 features"),
         (("MODEL.DETR.PRE_NORM", "True"), "PRE_NORM is True: only False"),
-        (("MODEL.DETR.NHEADS", "7"), "7 heads .* can't share evenly"),
+        (("MODEL.DETR.NHEADS", "7"), "HIDDEN_DIM is 256: .* and of MODEL.DETR.NHEADS, 7"),
+        (("MODEL.DETR.HIDDEN_DIM", "6", "MODEL.DETR.NHEADS", "1"), "HIDDEN_DIM is 6: set it to a multiple of 4"),
+        (("MODEL.DETR.DEC_LAYERS", "0"), "DEC_LAYERS is 0: set it to 1 or more"),
+        (("MODEL.DETR.NUM_OBJECT_QUERIES", "0"), "NUM_OBJECT_QUERIES is 0: set it to 1 or more"),
         (("MODEL.DETR.HIDDEN_DIM", "192"), "multiples of 128 and 8"),
         (("MODEL.MASK_THRESHOLD", "1.0"), "MASK_THRESHOLD is 1.0: it is a probability"),
         (("MODEL.DETR.FROZEN_WEIGHTS", "x.pth", "MODEL.MASK_ON", "False"), "FROZEN_WEIGHTS freezes all but"),

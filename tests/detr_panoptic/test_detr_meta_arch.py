@@ -176,6 +176,16 @@ def test_half_precision_trains_and_predicts(build_detr, scene_examples):
     assert_valid(result, (50, 60))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_model_of_half_precision_predicts(build_detr, dtype):
+    model = build_detr(*ANY_SCORE)
+    make_queries_differ(model)
+    sizes = [(50, 60), (40, 70)]
+    for result, size in zip(run(model.to(dtype), *({"image": noise(*size)} for size in sizes)), sizes, strict=True):
+        assert_valid(result, size)
+        assert result["instances"].scores.dtype == torch.float32
+
+
 def test_supervision_of_the_last_layer_alone(build_detr, scene_examples):
     losses = build_detr("MODEL.DETR.DEEP_SUPERVISION", "False").train()(scene_examples[:1])
     assert set(losses) == {name for name in LOSSES if not name.endswith("_0")}
@@ -245,6 +255,7 @@ def test_second_stage_teaches_the_mask_head_alone(build_detr, detr_config, scene
     assert all(torch.equal(before[name], value) for name, value in boxes.state_dict().items())
     losses = model(scene_examples[:2])
     assert set(losses) == {"loss_mask", "loss_dice"}
+    assert len(model.network(model.preprocess(scene_examples[:1])).boxes) == 1  # nothing asks for earlier layers
     sum(losses.values()).backward()
     learning = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert {name.split(".")[0] for name in learning} == {"bbox_attention", "mask_head"}

@@ -34,6 +34,12 @@ def test_perfect_prediction_has_quality_100_in_every_class_that_occurs(evaluator
     assert len([key for key in results if key.startswith("PQ-")]) == 13
 
 
+def test_model_without_panoptic_results_is_told_so(evaluator, predictions) -> None:
+    (picture, _), *_ = predictions
+    with pytest.raises(ValueError, match=r"returns \['instances', 'sem_seg'\] but no panoptic_seg.*switch"):
+        evaluator.process([picture], [{"sem_seg": None, "instances": None}])
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_quality_equals_panopticapi(evaluator, predictions, evaluate, perturb, tmp_path: Path, seed: int) -> None:
     perturbed = perturb(predictions, seed)

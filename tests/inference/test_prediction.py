@@ -6,11 +6,13 @@ import os
 import numpy as np
 import pytest
 import torch
+from detectron2.config import get_cfg
 from PIL import Image
 
+from panoptic_segformer.architectures import ARCHITECTURES
 from panoptic_segformer.data.categories import Categories
 from panoptic_segformer.inference import prediction
-from panoptic_segformer.inference.prediction import input_files, output_files, predict_files
+from panoptic_segformer.inference.prediction import input_files, output_files, predict_files, without_instances
 
 CATEGORIES = Categories((0,), (1,), ("person",), ("sky",), ((200, 0, 0),), ((0, 0, 200),))
 
@@ -208,3 +210,21 @@ def test_predict_files_draws_a_real_picture(shared_dir, tmp_path):
     overlay = Image.open(tmp_path / file.name)
     assert overlay.width == width
     assert overlay.height > height
+
+
+@pytest.mark.parametrize(
+    ("name", "node"),
+    [("PanopticSegFormer", "PANOPTIC_SEGFORMER"), ("PSFMaskFormer", "MASK_FORMER"), ("PSFDetrPanoptic", "DETR")],
+)
+def test_instances_are_switched_off_for_every_model_that_can(name, node):
+    cfg = get_cfg()
+    ARCHITECTURES[name].add_config(cfg)
+    cfg.MODEL[node].TEST.INSTANCE_ON = True
+    assert not without_instances(cfg).MODEL[node].TEST.INSTANCE_ON
+    assert cfg.MODEL[node].TEST.INSTANCE_ON
+
+
+def test_models_that_always_give_instances_stay_as_they_are():
+    cfg = get_cfg()
+    ARCHITECTURES["PSFPanopticFPN"].add_config(cfg)
+    assert without_instances(cfg) == cfg

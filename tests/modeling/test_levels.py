@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from panoptic_segformer.modeling.levels import pad_levels
+from panoptic_segformer.modeling.levels import FeatureLevels, pad_levels
 from panoptic_segformer.modeling.position_encoding import sine_position_encoding
 
 DIM = 8
@@ -50,3 +54,16 @@ def test_positions_and_references_are_those_of_the_picture_alone(first, second):
     cells = own[0, :, None] * both.valid_ratios[0] * shapes
     cells_alone = own[0, :, None] * torch.tensor(alone.shapes).flip(-1)
     assert torch.allclose(cells, cells_alone, atol=1e-5)
+
+
+def test_detr_counts_cells_of_each_picture_from_one():
+    """Rows in the first half of the channels; of a pair of channels the first is the sine."""
+    levels = FeatureLevels([torch.zeros(2, 8, 3, 5)], [[(3, 5)], [(2, 4)]])
+    (encoding,) = sine_position_encoding(levels, first=1.0)
+    assert encoding.shape == (2, 8, 3, 5)
+    for picture, (height, width) in enumerate([(3, 5), (2, 4)]):
+        for y, x, channel in itertools.product(range(height), range(width), range(8)):
+            share = (y + 1) / height if channel < 4 else (x + 1) / width
+            wave = math.sin if channel % 2 == 0 else math.cos
+            expected = wave(2 * math.pi * share / 10000 ** (channel % 4 // 2 / 2))
+            assert encoding[picture, channel, y, x].item() == pytest.approx(expected, abs=1e-5)

@@ -16,7 +16,7 @@ __all__ = ["ColorJitter", "build_augmentations"]
 
 # Long side that bounds the resize before the crop, pixels (released configs, `crop_resize` policy).
 _CROP_MAX_SIZE = 4200
-# Names that MaskFormer has for its panoptic mappers. They say what INPUT.CROP means.
+# Names that MaskFormer has for its panoptic mappers, the first one for DETR's. They say what INPUT.CROP means.
 _CROP_THEN_RESIZE = "detr_panoptic"
 _RESIZE_THEN_CROP = "mask_former_panoptic"
 # Share of the pictures that the first of them crops.

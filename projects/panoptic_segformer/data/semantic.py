@@ -20,6 +20,8 @@ UNLABELLED = 255
 def semantic_labels(things: Instances, stuff: Instances) -> Tensor:
     """Return the class of every pixel (H, W) int64: 0 on things, 1 + the stuff class, 255 without truth.
 
+    Crowds have no truth here; the files that Detectron2 derives for its semantic heads have them as things.
+
     Args:
         things: the example's `instances`, as PanopticDatasetMapper makes them.
         stuff: likewise its `stuff`.

@@ -24,6 +24,7 @@ __all__ = [
     "InferenceOptions",
     "Outputs",
     "instance_result",
+    "number_segments",
     "panoptic_result",
     "picture_results",
     "semantic_result",
@@ -98,26 +99,44 @@ def panoptic_result(
     Candidates of one stuff class become one segment: queries of a joint set may share a class.
     """
     segment_ids, kept, areas = merge_masks(candidates.masks, scores, candidates.is_thing, size, options)
-    columns = (candidates.category_ids[kept], candidates.is_thing[kept], scores[kept], areas)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
+    numbers, segments_info = number_segments(
+        candidates.category_ids[kept], candidates.is_thing[kept], scores[kept], areas
+    )
+    if len(segments_info) < len(kept):
+        segment_ids = segment_ids.new_tensor([0, *numbers])[segment_ids]
+    return segment_ids, segments_info
+
+
+def number_segments(
+    category_ids: Tensor, is_thing: Tensor, scores: Tensor, areas: Tensor
+) -> tuple[list[int], list[dict[str, object]]]:
+    """Return the segment of each of some visible masks, counted from 1, and one record per segment, in their order.
+
+    Masks of one stuff class make one segment, with the area of all and the score of the first.
+
+    Args:
+        category_ids: (N,) contiguous ids.
+        is_thing: (N,) bool.
+        scores: (N,).
+        areas: (N,) pixels.
+    """
+    rows = zip(*(column.tolist() for column in (category_ids, is_thing, scores, areas)), strict=True)
     segments_info: list[dict[str, object]] = []
     stuff: dict[int, int] = {}
-    numbers = [0]  # of the segment that each painted candidate belongs to
-    for category, is_thing, score, area in rows:
-        number = None if is_thing else stuff.get(category)
+    numbers = []
+    for category, isthing, score, area in rows:
+        number = None if isthing else stuff.get(category)
         if number is None:
             number = len(segments_info) + 1
             segments_info.append(
-                {"id": number, "category_id": category, "isthing": is_thing, "score": score, "area": area}
+                {"id": number, "category_id": category, "isthing": isthing, "score": score, "area": area}
             )
-            if not is_thing:
+            if not isthing:
                 stuff[category] = number
         else:
             segments_info[number - 1]["area"] += area
         numbers.append(number)
-    if len(segments_info) < len(kept):
-        segment_ids = segment_ids.new_tensor(numbers)[segment_ids]
-    return segment_ids, segments_info
+    return numbers, segments_info
 
 
 def instance_result(candidates: Candidates, scores: Tensor, size: tuple[int, int], mask_threshold: float) -> Instances:

@@ -134,8 +134,9 @@ def without_instances(cfg: CfgNode) -> CfgNode:
     """Return a config whose model gives no instances, where that can be told: overlays show none."""
     cfg = cfg.clone()
     cfg.defrost()
-    if "PANOPTIC_SEGFORMER" in cfg.MODEL:
-        cfg.MODEL.PANOPTIC_SEGFORMER.TEST.INSTANCE_ON = False
+    for node in cfg.MODEL.values():
+        if isinstance(node, CfgNode) and "INSTANCE_ON" in node.get("TEST", ()):
+            node.TEST.INSTANCE_ON = False
     return cfg
 
 

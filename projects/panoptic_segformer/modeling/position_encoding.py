@@ -13,37 +13,36 @@ from torch import Tensor
 
 from .levels import FeatureLevels
 
-__all__ = ["encode_axis", "sine_position_encoding"]
+__all__ = ["sine_position_encoding"]
 
 TEMPERATURE = 10000
 # Keeps the normalisation finite; part of the released model's arithmetic.
 EPSILON = 1e-6
 
 
-def sine_position_encoding(levels: FeatureLevels) -> list[Tensor]:
+def sine_position_encoding(levels: FeatureLevels, *, first: float = 0.5) -> list[Tensor]:
     """Return the encoding of every level: L tensors (B, D, Hl, Wl), first half of D for y, second for x.
 
     A picture's own cells get what they would get without padding. Padded cells get finite values that nothing
     reads (the released code divides by zero there, quirk Q9).
+
+    Args:
+        levels: the levels; their size tensor gives the precision, float32 at least.
+        first: place of the first cell in units of cells: its centre, or 1 as in DETR, which counts cells instead.
     """
     dim = levels.maps[0].shape[1] // 2
     sizes = levels.size_tensor
     encodings = []
     for level, (height, width) in enumerate(levels.shapes):
-        y = encode_axis(height, sizes[:, level, 0], dim)[:, :, :, None].expand(-1, -1, -1, width)
-        x = encode_axis(width, sizes[:, level, 1], dim)[:, :, None, :].expand(-1, -1, height, -1)
+        y = _encode(height, sizes[:, level, 0], dim, first)[:, :, :, None].expand(-1, -1, -1, width)
+        x = _encode(width, sizes[:, level, 1], dim, first)[:, :, None, :].expand(-1, -1, height, -1)
         encodings.append(torch.cat([y, x], dim=1))
     return encodings
 
 
-def encode_axis(length: int, valid: Tensor, dim: int, *, first: float = 0.5) -> Tensor:
-    """Return sines and cosines of `length` positions, scaled so that `valid` of them make a full circle.
+def _encode(length: int, valid: Tensor, dim: int, first: float) -> Tensor:
+    """Return sines and cosines of `length` positions, scaled so that `valid` (B,) of them make a full circle.
 
-    Args:
-        length: number of cells along the axis.
-        valid: (B,) how many of them are no padding, in floating point.
-        dim: number of channels, even.
-        first: place of the first cell: its centre, or 1 as in DETR, which counts cells instead.
     Returns: (B, dim, length), sine and cosine alternating.
     """
     places = torch.arange(length, dtype=valid.dtype, device=valid.device) + first

@@ -10,6 +10,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .encoder import xavier_initialize
+
 __all__ = ["TransformerDecoder", "TransformerEncoder"]
 
 
@@ -75,7 +77,7 @@ class TransformerEncoder(nn.Module):
         self.layers = nn.ModuleList(
             TransformerEncoderLayer(dim, num_heads, feedforward_dim, dropout) for _ in range(num_layers)
         )
-        _xavier_initialize(self)
+        xavier_initialize(self)
 
     def forward(self, tokens: Tensor, positions: Tensor, padding: Tensor | None = None) -> Tensor:
         """Return the memory (B, S, D).
@@ -99,7 +101,7 @@ class TransformerDecoder(nn.Module):
             TransformerDecoderLayer(dim, num_heads, feedforward_dim, dropout) for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(dim)
-        _xavier_initialize(self)
+        xavier_initialize(self)
 
     def forward(
         self, query_positions: Tensor, memory: Tensor, positions: Tensor, padding: Tensor | None = None
@@ -121,9 +123,3 @@ class TransformerDecoder(nn.Module):
             if self.training or layer is self.layers[-1]:
                 outputs.append(self.norm(queries))
         return outputs
-
-
-def _xavier_initialize(module: nn.Module) -> None:
-    for parameter in module.parameters():
-        if parameter.dim() > 1:
-            nn.init.xavier_uniform_(parameter)

@@ -3,7 +3,8 @@
 Panoptic SegFormer's are in losses.py: sigmoid classes, and dice with squares in the denominator.
 References: Carion et al., "End-to-End Object Detection with Transformers", ECCV 2020, section 3.1 and appendix A.2;
 Cheng et al., "Per-Pixel Classification is Not All You Need for Semantic Segmentation", NeurIPS 2021, section 3.3.
-Shape legend: B pictures, Q queries, T targets, K classes, N matched masks, P pixels.
+Shape legend: B pictures, Q queries, T targets, K classes, N matched masks, P pixels, H, W size of the truth, h, w size
+of predicted masks.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
+from ..modeling.precision import at_least_float32
 from .losses import FOCAL_ALPHA, FOCAL_GAMMA
 from .matcher import Match
 
@@ -24,6 +26,7 @@ __all__ = [
     "mask_dice_losses",
     "mask_focal_costs",
     "mask_focal_losses",
+    "mask_loss_sums",
     "softmax_class_costs",
 ]
 
@@ -62,6 +65,18 @@ def mask_dice_losses(logits: Tensor, targets: Tensor) -> Tensor:
     """Return 1 - dice (N,) of mask logits and targets, both (N, P); one is added above and below the line."""
     probs = logits.sigmoid()
     return 1 - (2 * (probs * targets).sum(1) + 1) / (probs.sum(1) + targets.sum(1) + 1)
+
+
+def mask_loss_sums(logits: Tensor, truth: Tensor) -> Tensor:
+    """Return the focal and the dice losses of matched masks, each summed: (2,).
+
+    Args:
+        logits: (N, h, w), which are upsampled to the size of the truth.
+        truth: (N, H, W) bool.
+    """
+    upsampled = F.interpolate(at_least_float32(logits)[:, None], truth.shape[-2:], mode="bilinear").flatten(1)
+    targets = truth.flatten(1).to(upsampled)
+    return torch.stack([mask_focal_losses(upsampled, targets).sum(), mask_dice_losses(upsampled, targets).sum()])
 
 
 def mask_focal_costs(logits: Tensor, targets: Tensor) -> Tensor:
