@@ -116,6 +116,7 @@ def test_wrong_file_is_said_in_plain_words(read, changes, message):
         ({"trust": "no"}, "'trust' must be true or false"),
         ({"published": {"PQ": [1]}}, r"'published' must give numbers or texts by column, got PQ: \[1\]"),
         ({"published": 46.5}, "'published' must be a mapping"),
+        ({"published": {50: 46.5}}, "a column of 'published' must be text, got 50"),
     ],
 )
 def test_wrong_model_is_said_in_plain_words(read, model, message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from comparison_fakes import JOINT, PERSON, SEPARATED, SIZE, count_calls, write_project
 from PIL import Image
 
-from panoptic_segformer.comparison import costs
+from panoptic_segformer.comparison import costs, worker
 from panoptic_segformer.comparison.cache import file_digest
 from panoptic_segformer.comparison.job import RESULT_FILE, Job, JobPicture, JobResult
 from panoptic_segformer.comparison.spec import ModelSpec
@@ -56,6 +57,11 @@ def change_config(job, text):
 
 def change_weights(job):
     torch.save({"model": {"head.weight": torch.full((1, 1), -2.0), "head.bias": torch.zeros(1)}}, job.model.weights)
+
+
+def change_code(job):
+    (package,) = Path(job.model.paths[0]).glob("fake_project_*/__init__.py")
+    package.write_text(package.read_text() + "# changed\n")
 
 
 def changed_picture(job):
@@ -126,10 +132,11 @@ def test_costs_are_kept_too(make_job, monkeypatch):
         (lambda job: change_config(job, "OUTPUT_DIR: elsewhere\n"), 0),
         (lambda job: change_config(job, "TEST: {DETECTIONS_PER_IMAGE: 7}\n"), 2),
         (change_weights, 2),
+        (change_code, 2),
         (lambda job: replace(job, model=replace(job.model, opts=("INPUT.MIN_SIZE_TEST", 96))), 2),
         (lambda job: replace(job, model=replace(job.model, name="other", note="words")), 0),
     ],
-    ids=["picture", "output folder", "config", "weights", "overrides", "name"],
+    ids=["picture", "output folder", "config", "weights", "code", "overrides", "name"],
 )
 def test_what_predictions_depend_on_is_predicted_anew(make_job, change, repeated):
     job = make_job()
@@ -137,6 +144,43 @@ def test_what_predictions_depend_on_is_predicted_anew(make_job, change, repeated
     changed = change(job) or job
     ModelRun(changed).run()
     assert calls(job) == 2 + repeated
+
+
+def test_predictions_under_other_classes_are_predicted_anew(make_job, monkeypatch):
+    """A dataset's json can change while its name, and so the config, stays the same."""
+    job = make_job()
+    classes = ModelRun(job).classes
+    keys = ModelRun(job).run().keys
+    categories = {**classes.categories, PERSON: replace(classes.categories[PERSON], name="dragon")}
+    changed = replace(classes, categories=categories)
+    monkeypatch.setattr(worker.ModelClasses, "of_dataset", lambda name: changed)
+    assert ModelRun(job).run().keys.items().isdisjoint(keys.items())
+    assert calls(job) == 4
+
+
+def test_first_calls_on_each_picture_are_not_timed():
+    seen = set()
+
+    class SlowAtFirst(torch.nn.Linear):
+        def forward(self, example):
+            if example[0]["number"] not in seen:
+                seen.add(example[0]["number"])
+                time.sleep(0.2)
+
+    inputs = [[{"number": number}] for number in range(5)]
+    found, facts = costs._time_calls(SlowAtFirst(1, 1), inputs, 2, torch.device("cpu"))
+    assert found["latency_p90_ms"] < 100
+    assert facts["latency"] == "10 calls with one picture each (5 pictures, 2 runs) after 5 others"
+
+
+def test_memory_that_cannot_be_measured_is_explained(make_job, monkeypatch):
+    def fail(function, *arguments):
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(costs, "in_fresh_process", fail)
+    result = ModelRun(make_job(costs=True)).run()
+    assert "peak_memory" not in result.costs
+    assert result.facts["peak memory"] == "unknown: RuntimeError: two lines"
 
 
 def test_damaged_prediction_is_made_anew(make_job):

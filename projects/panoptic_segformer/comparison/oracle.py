@@ -18,7 +18,7 @@ Together: with class, location also chooses candidates of other classes, which b
 with mask, any candidate that shares a pixel, which gets the mask. All three are the truth, short of the segments that
 no candidate meets. Without location, class comes before mask.
 
-"Fit" is the IoU of panoptic quality (matching.py). Void pixels of the truth are void to PQ too, and stay as they are
+"Fit" is the IoU of panoptic quality (overlaps.py). Void pixels of the truth are void to PQ too, and stay as they are
 but under masks of the truth. Crowds are no segments to find: they lend their class to segments that lie in
 them, and neither their mask nor their location. Instances with one and the same mask are one candidate, with the class
 of the best score: a query that is sure of the wrong class stays wrong.

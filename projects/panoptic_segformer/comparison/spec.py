@@ -176,6 +176,7 @@ def _model(record: Mapping[str, Any], path: Path) -> ModelSpec:
     published = record.get("published") or {}
     _check_kind(published, dict, f"{where}: 'published'")
     for column, figure in published.items():
+        _check_kind(column, str, f"{where}: a column of 'published'")
         if not isinstance(figure, int | float | str):
             raise ValueError(f"{where}: 'published' must give numbers or texts by column, got {column}: {figure!r}")
     return ModelSpec(
@@ -242,7 +243,7 @@ def _existing(name: str, folders: Sequence[Path], what: str) -> Path:
 def _check_keys(record: Mapping[str, Any], known: Collection[str], where: str) -> None:
     for key in record:
         if key not in known:
-            raise ValueError(f"{where}: unknown key {key!r}{closest(str(key), known)} Known are {', '.join(known)}")
+            raise ValueError(f"{where}: unknown key {key!r}{closest(str(key), known)} (known: {', '.join(known)})")
 
 
 def _check_kind(value: Any, kind: type, what: str) -> None:

@@ -6,6 +6,7 @@ unless the model is one of them: an external project may use the same registry n
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 import traceback
@@ -19,20 +20,24 @@ from .. import compat
 
 compat.apply()
 
+import detectron2  # noqa: E402
 from detectron2.utils.file_io import PathManager  # noqa: E402
 
+from ..architectures import ARCHITECTURES  # noqa: E402
 from ..profiling.machine import device_name  # noqa: E402
 from .blueprint import Blueprint, read_blueprint  # noqa: E402
-from .cache import PredictionCache, digest_of, file_digest  # noqa: E402
+from .cache import PredictionCache, code_digest, digest_of, file_digest  # noqa: E402
 from .conversion import ModelClasses, convert_output  # noqa: E402
 from .costs import TIMED_PICTURES, measure_costs  # noqa: E402
 from .job import PROGRESS, RESULT_FILE, Job, JobPicture, JobResult  # noqa: E402
+from .process import PROJECTS, end_with_parent  # noqa: E402
 from .weights import load_weights  # noqa: E402
 
 __all__ = ["ModelRun", "build", "main"]
 
 # Parts of the pictures that progress is told of.
 PROGRESS_STEPS = 10
+OWN_PACKAGES = sorted({PROJECTS / architecture.package.partition(".")[0] for architecture in ARCHITECTURES.values()})
 
 
 def main(job_file: str) -> int:
@@ -77,8 +82,13 @@ class ModelRun:
         self._weights = Path(PathManager.get_local_path(job.model.weights))
         self._weights_digest = file_digest(self._weights)
         spec = job.model
-        code = (spec.paths, spec.imports, spec.setup)
-        self._identity = digest_of(self._weights_digest, self.blueprint.text, code, spec.opts, spec.allow_partial)
+        # Code changes without its names; so do a dataset's classes, which say what the ids of a prediction mean.
+        code = (code_digest([*OWN_PACKAGES, *spec.paths]), spec.imports, spec.setup)
+        versions = (torch.__version__, detectron2.__version__)
+        classes = dataclasses.asdict(self.classes)
+        self._identity = digest_of(
+            self._weights_digest, self.blueprint.text, code, versions, classes, spec.opts, spec.allow_partial
+        )
         self.facts = {
             "config": spec.config,
             "weights": f"{spec.weights} (sha256 {self._weights_digest})",
@@ -160,4 +170,5 @@ def _tell(words: str) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     sys.exit(main(sys.argv[1]))
