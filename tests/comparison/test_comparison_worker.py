@@ -251,6 +251,14 @@ def test_main_writes_results_and_errors_in_one_line(make_job, tmp_path, capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_endless_errors_are_cut(make_job, tmp_path):
+    make_job(in_forward='raise RuntimeError("word " * 9999)').write(tmp_path / "job.json")
+    assert main(str(tmp_path / "job.json")) == 1
+    error = JobResult.read(tmp_path / RESULT_FILE).error
+    assert error.startswith("RuntimeError: word word")
+    assert len(error) == 1000
+
+
 def test_lazy_config(make_job, tmp_path):
     job = make_job()
     (package,) = Path(job.model.paths[0]).glob("fake_project_*")

@@ -5,6 +5,7 @@ Files and folders are looked for beside the yaml file, then in the working folde
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import glob
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -165,6 +166,9 @@ def _model(record: Mapping[str, Any], path: Path) -> ModelSpec:
     opts = lists.pop("opts")
     if len(opts) % 2 or not all(isinstance(key, str) for key in opts[::2]):
         raise ValueError(f"{where}: 'opts' must be keys and values in turn, got {list(opts)}")
+    for key, option in zip(opts[::2], opts[1::2], strict=True):
+        if isinstance(option, datetime.date):  # What yaml makes of 2024-01-31.
+            raise ValueError(f"{where}: 'opts' gives {key} the date {option}: put it in quotes")
     for key, words in lists.items():
         for word in words:
             _check_kind(word, str, f"{where}: an entry of {key!r}")
@@ -195,7 +199,7 @@ def _model(record: Mapping[str, Any], path: Path) -> ModelSpec:
 
 
 def _dataset(value: Any, path: Path) -> DatasetSpec:
-    if isinstance(value, str):
+    if isinstance(value, str) and value:
         return DatasetSpec(name=value)
     where = f"{path}: 'dataset'"
     _check_kind(value, dict, where)

@@ -37,6 +37,8 @@ __all__ = ["ModelRun", "build", "main"]
 
 # Parts of the pictures that progress is told of.
 PROGRESS_STEPS = 10
+# Letters; the log has the whole error.
+LONGEST_ERROR = 1000
 OWN_PACKAGES = sorted({PROJECTS / architecture.package.partition(".")[0] for architecture in ARCHITECTURES.values()})
 
 
@@ -48,7 +50,7 @@ def main(job_file: str) -> int:
         result = ModelRun(Job.read(path)).run()
     except Exception as error:  # Code of other projects fails in any way, and one line of it goes into the table.
         traceback.print_exc()
-        result = JobResult(error=" ".join(f"{type(error).__name__}: {error}".split()))
+        result = JobResult(error=" ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_ERROR])
     result.write(path.with_name(RESULT_FILE))
     return 1 if result.error else 0
 
