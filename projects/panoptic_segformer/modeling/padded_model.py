@@ -62,9 +62,11 @@ class PaddedModel(nn.Module):
         if self.training:
             return self.compute_losses(outputs, images, batched_inputs)
         results = []
+        padded_size = tuple(map(int, images.tensor.shape[-2:]))  # While tracing, sizes are tensors.
         for picture, (example, image_size) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):
-            size = (example.get("height", image_size[0]), example.get("width", image_size[1]))
-            results.append(self.picture_results(outputs, picture, tuple(images.tensor.shape[-2:]), image_size, size))
+            height, width = map(int, image_size)
+            size = (example.get("height", height), example.get("width", width))
+            results.append(self.picture_results(outputs, picture, padded_size, (height, width), size))
         return results
 
     def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
