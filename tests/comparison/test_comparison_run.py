@@ -133,7 +133,7 @@ def test_pictures_without_truth(tmp_path, pages, no_processes, write_models, cap
     spec = write_models("good", pictures=[dataset["images"]])
     # Done in part.
     assert main(["compare", str(spec), "--output", str(tmp_path / "out"), "--no-cost"]) == 1
-    assert "pictures were left out: picture" in capsys.readouterr().err
+    assert "pictures were left out: 1: picture" in capsys.readouterr().err
     content = read_json(tmp_path / "out")
     assert content["models"][0]["qualities"] == {}
     assert "scene1.png cannot be read" in content["facts"]["left out"]

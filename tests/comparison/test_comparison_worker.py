@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import sys
 import time
@@ -119,6 +120,7 @@ def test_costs_are_kept_too(make_job, monkeypatch):
     }
     assert first.facts["FLOPs"] == "multiply-adds at 64x96 (height x width)"
     assert first.facts["latency"].startswith("4 calls with one picture each (2 pictures, 2 runs)")
+    assert first.facts["costs measured"] == datetime.date.today().isoformat()
     assert ModelRun(job).run() == first
     assert calls(job) == done
     ModelRun(replace(job, runs=1)).run()

@@ -24,7 +24,7 @@ from .alignment import Alignment, align_classes, translate
 from .blueprint import choose_device
 from .cache import PredictionCache, file_digest
 from .job import Job, JobPicture, JobResult
-from .material import Material, collect_material
+from .material import Material, collect_material, describe_some
 from .process import run_in_process
 from .qualities import measure_qualities, panoptic_qualities
 from .results import Comparison, ModelResult, Picture, Prediction
@@ -188,7 +188,7 @@ def _facts(material: Material, machine: str) -> dict[str, str]:
         "date": datetime.date.today().isoformat(),
     }
     if material.left_out:
-        facts["left out"] = "; ".join(material.left_out)
+        facts["left out"] = f"{len(material.left_out)}: {describe_some(material.left_out)}"
     return facts
 
 

@@ -48,9 +48,13 @@ def comparison_tables(comparison: Comparison) -> str:
     columns["note"] = [model.note for model in models]
     columns["error"] = [shorten(model.error, ERROR_WIDTH, placeholder=" ...") for model in models]
     parts = [_table(columns)]
-    if kinds := _keys(model.oracles for model in models):
-        oracles = {"PQ if corrected by the truth": columns["model"], "nothing": columns["PQ"]}
-        oracles |= {kind: _column(models, lambda model, kind=kind: _number(model.oracles, kind)) for kind in kinds}
+    if corrected := [model for model in models if model.oracles]:
+        oracles = {
+            "PQ if corrected by the truth": [model.name for model in corrected],
+            "nothing": _column(corrected, lambda model: _number(model.qualities, "PQ")),
+        }
+        for kind in _keys(model.oracles for model in corrected):
+            oracles[kind] = _column(corrected, lambda model, kind=kind: _number(model.oracles, kind))
         parts.append(_table(oracles))
     return "\n\n".join(parts)
 

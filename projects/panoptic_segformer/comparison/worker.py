@@ -7,6 +7,7 @@ unless the model is one of them: an external project may use the same registry n
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import logging
 import sys
 import traceback
@@ -160,7 +161,7 @@ class ModelRun:
         if record is None:
             _tell("costs are measured")
             costs, facts = measure_costs(self.model, self.blueprint, job, build)
-            record = {"costs": costs, "facts": facts}
+            record = {"costs": costs, "facts": {**facts, "costs measured": datetime.date.today().isoformat()}}
             self.cache.write_record(key, record)
         return record["costs"], record["facts"]
 
