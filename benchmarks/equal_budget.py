@@ -34,6 +34,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = _parse_arguments(words)
     output_dir = Path(arguments.output)
     try:
+        output_dir.mkdir(parents=True, exist_ok=True)
         budget = Budget(
             iterations=arguments.iterations,
             batch=arguments.batch,
@@ -46,7 +47,7 @@ def main(words: Sequence[str] | None = None) -> int:
         )
         config_files = dict(zip(arguments.names, map(Path, arguments.configs), strict=True))
         trainings = train_equally(config_files, budget, output_dir, only=arguments.only, again=arguments.again)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     plot_curves(trainings, output_dir / "equal_budget.png")

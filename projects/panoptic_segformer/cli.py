@@ -249,7 +249,9 @@ def benchmark_model(arguments: argparse.Namespace) -> int:
 
 
 def compare_models(arguments: argparse.Namespace) -> int:
-    """Run a comparison and print its table; return 1 if some of the models failed."""
+    """Run a comparison and print its table; return 1 if some of the models failed or pictures were left out."""
+    import logging
+
     from detectron2.utils.logger import setup_logger
 
     from .comparison.run import compare
@@ -257,6 +259,8 @@ def compare_models(arguments: argparse.Namespace) -> int:
     from .comparison.table import comparison_tables
 
     setup_logger(name=__package__)
+    # The table has what the evaluators would tell of each model.
+    logging.getLogger(f"{__package__}.evaluation").setLevel(logging.WARNING)
     comparison = compare(
         read_spec(arguments.spec, arguments.only),
         arguments.output,
@@ -269,9 +273,11 @@ def compare_models(arguments: argparse.Namespace) -> int:
     failed = [model for model in comparison.models if model.error]
     for model in failed:
         print(f"panseg compare: {model.name} failed: {model.error}", file=sys.stderr)
+    if left_out := comparison.facts.get("left out"):
+        print(f"panseg compare: pictures were left out: {left_out}", file=sys.stderr)
     if len(failed) < len(comparison.models):
         print(f"\npage: {arguments.output / 'index.html'}")
-    return 1 if failed else 0
+    return 1 if failed or left_out else 0
 
 
 def quickstart_on_scenes(arguments: argparse.Namespace) -> int:

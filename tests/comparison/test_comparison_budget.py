@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -226,6 +227,13 @@ def test_curves_are_drawn_of_what_was_trained(tmp_path):
     text = path.read_text()
     assert all(label in text for label in ("<!-- one -->", "<!-- two -->", "minutes of processor time", "PQ"))
     assert "broken" not in text
+
+
+def test_the_script_says_at_once_that_its_output_cannot_be_written(first, tmp_path, capsys):
+    script = runpy.run_path(str(ROOT / "benchmarks/equal_budget.py"))
+    (tmp_path / "file").write_text("")
+    assert script["main"](["--configs", str(first), "--output", str(tmp_path / "file/folder")]) == 2
+    assert "file/folder" in capsys.readouterr().err
 
 
 @pytest.mark.slow

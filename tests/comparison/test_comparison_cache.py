@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from panoptic_segformer.comparison.cache import PredictionCache, digest_of, file_digest
+from panoptic_segformer.comparison.cache import PredictionCache, code_digest, digest_of, file_digest
 from panoptic_segformer.comparison.results import Prediction
 
 KEY = digest_of("anything")
@@ -70,3 +70,19 @@ def test_digests_tell_every_part_apart(tmp_path):
     assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
     (tmp_path / "file").write_bytes(b"bytes")
     assert file_digest(tmp_path / "file") == hashlib.sha256(b"bytes").hexdigest()
+
+
+def test_code_digest_changes_with_code_alone(tmp_path):
+    def digest(place, files):
+        for name, content in files.items():
+            path = tmp_path / place / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        return code_digest([tmp_path / place])
+
+    code = {"model.py": "a", "ops/kernel.so": "b"}
+    first = digest("first", code)
+    assert digest("elsewhere", code) == first
+    assert digest("elsewhere", {"notes.txt": "c", "ops/__pycache__/kernel.pyc": "d"}) == first
+    assert len({first, digest("other", {**code, "model.py": "A"}), digest("moved", {"m.py": "a", **code})}) == 3
+    assert digest("elsewhere", {"ops/kernel.so": "B"}) != first

@@ -10,7 +10,7 @@ import pytest
 from comparison_fakes import CATEGORIES, GRASS, PERSON, SIZE, SKY, true_segments, write_dataset
 from PIL import Image
 
-from panoptic_segformer.comparison.material import collect_material, picture_names
+from panoptic_segformer.comparison.material import collect_material, describe_some, picture_names
 from panoptic_segformer.comparison.spec import ComparisonSpec, DatasetSpec
 
 
@@ -59,7 +59,13 @@ def test_pictures_that_cannot_be_read_are_left_out_with_a_message(dataset, caplo
     broken, missing = material.left_out
     assert "scene0.png cannot be read" in broken
     assert "scene2.png does not exist" in missing
-    assert "scene0.png is left out" in caplog.text
+    (message,) = caplog.messages
+    assert message == f"2 of 3 pictures are left out: {broken}; {missing}"
+
+
+def test_thousands_of_bad_pictures_take_one_line():
+    assert describe_some(["a", "b"]) == "a; b"
+    assert describe_some([str(number) for number in range(5000)]) == "0; 1; 2 and 4997 more"
 
 
 def test_nothing_that_can_be_read_is_an_error(tmp_path):
@@ -96,6 +102,7 @@ def change_json(dataset, change):
         (lambda c: c["annotations"][0]["segments_info"].pop(), "0.png has 1 segment ids that the json"),
         (lambda c: c["images"][0].update(height=5), r"scene0.png has \(height, width\) \(32, 48\).*says \(5, 48\)"),
         (lambda c: c["images"].pop(0), "annotates picture id 0, which is not among its 'images'"),
+        (lambda c: c["categories"].pop(0), "a segment of .*scene0.png the category_id 1, which is none of"),
         (lambda c: c["annotations"].clear(), "lists no annotated pictures"),
     ],
 )

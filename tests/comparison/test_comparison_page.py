@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from panoptic_segformer.comparison.oracle import ORACLES
 from panoptic_segformer.comparison.page import write_page
 from panoptic_segformer.comparison.page.chart import Axis, quality_chart
 from panoptic_segformer.comparison.page.drawing import dataset_categories, draw_disagreement, shade_ranks, shrink
 from panoptic_segformer.comparison.page.markup import Markup, element, join
 from panoptic_segformer.comparison.page.rows import Row, row_orders
-from panoptic_segformer.comparison.page.tables import measured_table, number, oracle_table, published_table
+from panoptic_segformer.comparison.page.tables import MEASURED, measured_table, number, oracle_table, published_table
 from panoptic_segformer.comparison.results import Category, Comparison, ModelResult, Picture, Prediction
 
 CAR, SKY = Category(7, "car", True, (220, 30, 30)), Category(180, "sky", False, (60, 120, 220))
@@ -351,3 +352,58 @@ def test_elements_escape_texts_and_attributes_but_not_elements():
     assert element("img", alt="") == '<img alt="">'
     assert join([inner, "<"]) == f"{inner}&lt;"
     assert isinstance(join([]), Markup)
+
+
+def test_names_in_the_chart_hide_neither_each_other_nor_points_nor_ticks():
+    places = {
+        "best": (10, 60),
+        "same": (10, 60),
+        "slow": (40, 0),
+        "slower": (41, 0.1),
+        "another": (44, 0.2),
+        "e": (80, 1),
+    }
+    models = [ModelResult(name, costs={"latency_ms": x}, qualities={"PQ": y}) for name, (x, y) in places.items()]
+    chart = quality_chart(models)
+    points = [tuple(map(float, found)) for found in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', chart)]
+    labels = [
+        (float(x), float(y) - 5, 8 * len(name) * (-1 if anchor == "end" else 1))
+        for x, y, anchor, name in re.findall(
+            r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)" class="name">(\w+)<', chart
+        )
+    ]
+    assert len(points) == len(labels) == len(places)
+    boxes = [(min(x, x + width), max(x, x + width), y) for x, y, width in labels]
+    for index, (left, right, y) in enumerate(boxes):
+        assert 0 <= y <= 292 + 1e-6, "the axis is at 292, its numbers are below"
+        others = [*boxes[:index], *boxes[index + 1 :], *((x, x, y) for x, y in points)]
+        assert not [other for start, end, other in others if left < end and start < right and abs(other - y) < 12]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to lay the page out")
+def test_wide_tables_fit_a_window_of_1400_pixels(comparison, tmp_path):
+    """Every column has its longest number, and a star."""
+    keys = [column.key for column in MEASURED if column.more_is_better]
+    costs = {"parameters": 234.5e6, "flops": 1234.5e9, "peak_memory": 12345e6}
+    models = [
+        ModelResult(
+            name,
+            qualities=dict.fromkeys(keys, quality),
+            costs={**costs, "latency_ms": slow, "latency_p90_ms": slow},
+            oracles=dict.fromkeys(ORACLES, quality),
+        )
+        for name, quality, slow in (
+            ("Panoptic SegFormer (make demo)", 48.9, 1234.5),
+            ("Panoptic-DeepLab", 47.1, 4321.0),
+        )
+    ]
+    page = write_page(Comparison("t", [], [CAR], models), tmp_path / "page", prediction_of, truth_of)
+    script = (
+        "<script>document.title = [...document.querySelectorAll('.scroller')]"
+        ".map((one) => one.scrollWidth - one.clientWidth).join()</script></body>"
+    )
+    page.write_text(page.read_text(encoding="utf-8").replace("</body>", script), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000", "--dump-dom"]
+    command = [CHROMIUM, *options, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert re.search("<title>(.*)</title>", dom)[1] == "0,0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from types import SimpleNamespace
 
@@ -26,7 +27,15 @@ from panoptic_segformer.comparison import run
 from panoptic_segformer.comparison.cache import PredictionCache
 from panoptic_segformer.comparison.job import JobResult
 from panoptic_segformer.comparison.results import Category, Picture, Prediction
+from panoptic_segformer.profiling.machine import device_name
 from tiny import tiny_overrides
+
+
+@pytest.fixture(autouse=True)
+def evaluators_speak_again():
+    """The command quiets them for as long as its process lives."""
+    yield
+    logging.getLogger("panoptic_segformer.evaluation").setLevel(logging.NOTSET)
 
 
 @pytest.fixture
@@ -118,11 +127,13 @@ def test_all_models_failed(tmp_path, pages, no_processes, write_models, capsys):
     assert "page:" not in capsys.readouterr().out
 
 
-def test_pictures_without_truth(tmp_path, pages, no_processes, write_models):
+def test_pictures_without_truth(tmp_path, pages, no_processes, write_models, capsys):
     dataset = write_dataset(tmp_path / "data", (0, 4))
     (tmp_path / "data/images/scene1.png").write_text("no picture")
     spec = write_models("good", pictures=[dataset["images"]])
-    assert main(["compare", str(spec), "--output", str(tmp_path / "out"), "--no-cost"]) == 0
+    # Done in part.
+    assert main(["compare", str(spec), "--output", str(tmp_path / "out"), "--no-cost"]) == 1
+    assert "pictures were left out: 1: picture" in capsys.readouterr().err
     content = read_json(tmp_path / "out")
     assert content["models"][0]["qualities"] == {}
     assert "scene1.png cannot be read" in content["facts"]["left out"]
@@ -161,6 +172,33 @@ def test_options_reach_the_jobs_and_json_has_null_for_what_is_not_finite(tmp_pat
     assert job.cache == str(tmp_path / "kept")
     assert [picture.name for picture in job.pictures] == ["scene0"]
     assert read_json(tmp_path / "out")["models"][0]["qualities"]["PQ_th"] is None
+
+
+def test_machine_is_that_of_the_chosen_device(tmp_path, pages, no_processes, write_models, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    spec = write_models("good", dataset=write_dataset(tmp_path / "data", (0,)))
+    assert main(["compare", str(spec), "--output", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert read_json(tmp_path / "out")["facts"]["machine"] == device_name("cpu")
+
+
+def test_evaluators_are_quiet(tmp_path, pages, no_processes, write_models, caplog):
+    caplog.set_level("INFO")
+    spec = write_models("good", dataset=write_dataset(tmp_path / "data", (0,)))
+    assert main(["compare", str(spec), "--output", str(tmp_path / "out")]) == 0
+    assert {record.name for record in caplog.records} == {"panoptic_segformer.comparison.run"}
+
+
+def test_long_names_have_short_folders(tmp_path, pages, write_models, monkeypatch):
+    folders = []
+
+    def keep_folder(job, folder):
+        folders.append(folder.name)
+        return JobResult(error="no")
+
+    monkeypatch.setattr(run, "run_in_process", keep_folder)
+    spec = write_models("x" * 300, "Réseau!", dataset=write_dataset(tmp_path / "data", (0,)))
+    assert main(["compare", str(spec), "--output", str(tmp_path / "out")]) == 1
+    assert folders == ["01-" + "x" * 60, "02-r-seau"]
 
 
 @pytest.mark.parametrize(

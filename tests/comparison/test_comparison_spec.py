@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 import yaml
 
@@ -91,6 +93,7 @@ def test_only_some_models_and_the_others_need_not_even_exist(read, content):
         ({"dataset": {"image": "a"}}, "unknown key 'image', did you mean 'images'"),
         ({"dataset": {"name": "a", "images": "b"}}, "give the name alone or the three paths"),
         ({"dataset": {"name": "a", "limit": 0}}, "'limit' must be a whole number of at least 1, got 0"),
+        ({"dataset": ""}, "'dataset' must be a mapping, got ''"),
         ({"dataset": 5}, "'dataset' must be a mapping"),
         ({"oracles": "yes"}, "'oracles' must be true or false, got 'yes'"),
         ({"oracles": True, "dataset": None, "pictures": ["a.jpg"]}, "'oracles' correct errors by the truth"),
@@ -111,11 +114,13 @@ def test_wrong_file_is_said_in_plain_words(read, changes, message):
         ({"wieghts": "a"}, "unknown key 'wieghts', did you mean 'weights'"),
         ({"opts": ["MODEL.X"]}, "'opts' must be keys and values in turn"),
         ({"opts": [1, 2]}, "'opts' must be keys and values in turn"),
+        ({"opts": ["OUTPUT_DIR", date(2024, 1, 31)]}, "'opts' gives OUTPUT_DIR the date 2024-01-31: put it in quotes"),
         ({"setup": "a:b"}, "'setup' must be a list, got 'a:b'"),
         ({"setup": [3]}, "an entry of 'setup' must be text, got 3"),
         ({"trust": "no"}, "'trust' must be true or false"),
         ({"published": {"PQ": [1]}}, r"'published' must give numbers or texts by column, got PQ: \[1\]"),
         ({"published": 46.5}, "'published' must be a mapping"),
+        ({"published": {50: 46.5}}, "a column of 'published' must be text, got 50"),
     ],
 )
 def test_wrong_model_is_said_in_plain_words(read, model, message):

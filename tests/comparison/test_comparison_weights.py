@@ -9,6 +9,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from panoptic_segformer.comparison.weights import load_weights
@@ -74,6 +75,21 @@ def test_misfit_is_counted_by_kind_and_names_the_first_keys(tmp_path):
     )
 
 
+def test_only_whole_names_count_as_computed(tmp_path):
+    model = nn.ModuleDict({"attn_mask_head": nn.Linear(1, 1)})
+    model.register_buffer("attn_mask", torch.zeros(1))
+    torch.save({"model": {"blocks.0.attn_mask": torch.ones(1)}}, tmp_path / "weights.pth")
+    fit = load_weights(model, tmp_path / "weights.pth")
+    assert (fit.total, fit.missing) == (2, ["attn_mask_head.weight", "attn_mask_head.bias"])
+    assert not fit.unexpected
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_safetensors_fit_completely(tmp_path, trust):
+    save_file(state(), tmp_path / "weights.safetensors")
+    assert load_weights(Model(), tmp_path / "weights.safetensors", trust).complete
+
+
 class Marker:
     """Leaves a trace if a pickle of it is read."""
 
@@ -112,6 +128,10 @@ def test_files_without_tensors_by_name_are_refused(tmp_path):
     (tmp_path / "weights.pkl").write_bytes(pickle.dumps([1, 2]))
     with pytest.raises(ValueError, match="holds a list, expected a dict"):
         load_weights(Model(), tmp_path / "weights.pkl")
+    torch.save([1, 2], tmp_path / "weights.pth")
+    for trust in (False, True):
+        with pytest.raises(ValueError, match="holds a list, expected a dict"):
+            load_weights(Model(), tmp_path / "weights.pth", trust)
     torch.save({"model": {}}, tmp_path / "weights.pth")
     with pytest.raises(ValueError, match="holds no tensors by name"):
         load_weights(Model(), tmp_path / "weights.pth")

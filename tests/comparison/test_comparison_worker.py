@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import torch
 from comparison_fakes import JOINT, PERSON, SEPARATED, SIZE, count_calls, write_project
 from PIL import Image
 
-from panoptic_segformer.comparison import costs
+from panoptic_segformer.comparison import costs, worker
 from panoptic_segformer.comparison.cache import file_digest
 from panoptic_segformer.comparison.job import RESULT_FILE, Job, JobPicture, JobResult
 from panoptic_segformer.comparison.spec import ModelSpec
@@ -56,6 +58,11 @@ def change_config(job, text):
 
 def change_weights(job):
     torch.save({"model": {"head.weight": torch.full((1, 1), -2.0), "head.bias": torch.zeros(1)}}, job.model.weights)
+
+
+def change_code(job):
+    (package,) = Path(job.model.paths[0]).glob("fake_project_*/__init__.py")
+    package.write_text(package.read_text() + "# changed\n")
 
 
 def changed_picture(job):
@@ -113,6 +120,7 @@ def test_costs_are_kept_too(make_job, monkeypatch):
     }
     assert first.facts["FLOPs"] == "multiply-adds at 64x96 (height x width)"
     assert first.facts["latency"].startswith("4 calls with one picture each (2 pictures, 2 runs)")
+    assert first.facts["costs measured"] == datetime.date.today().isoformat()
     assert ModelRun(job).run() == first
     assert calls(job) == done
     ModelRun(replace(job, runs=1)).run()
@@ -126,10 +134,11 @@ def test_costs_are_kept_too(make_job, monkeypatch):
         (lambda job: change_config(job, "OUTPUT_DIR: elsewhere\n"), 0),
         (lambda job: change_config(job, "TEST: {DETECTIONS_PER_IMAGE: 7}\n"), 2),
         (change_weights, 2),
+        (change_code, 2),
         (lambda job: replace(job, model=replace(job.model, opts=("INPUT.MIN_SIZE_TEST", 96))), 2),
         (lambda job: replace(job, model=replace(job.model, name="other", note="words")), 0),
     ],
-    ids=["picture", "output folder", "config", "weights", "overrides", "name"],
+    ids=["picture", "output folder", "config", "weights", "code", "overrides", "name"],
 )
 def test_what_predictions_depend_on_is_predicted_anew(make_job, change, repeated):
     job = make_job()
@@ -137,6 +146,43 @@ def test_what_predictions_depend_on_is_predicted_anew(make_job, change, repeated
     changed = change(job) or job
     ModelRun(changed).run()
     assert calls(job) == 2 + repeated
+
+
+def test_predictions_under_other_classes_are_predicted_anew(make_job, monkeypatch):
+    """A dataset's json can change while its name, and so the config, stays the same."""
+    job = make_job()
+    classes = ModelRun(job).classes
+    keys = ModelRun(job).run().keys
+    categories = {**classes.categories, PERSON: replace(classes.categories[PERSON], name="dragon")}
+    changed = replace(classes, categories=categories)
+    monkeypatch.setattr(worker.ModelClasses, "of_dataset", lambda name: changed)
+    assert ModelRun(job).run().keys.items().isdisjoint(keys.items())
+    assert calls(job) == 4
+
+
+def test_first_calls_on_each_picture_are_not_timed():
+    seen = set()
+
+    class SlowAtFirst(torch.nn.Linear):
+        def forward(self, example):
+            if example[0]["number"] not in seen:
+                seen.add(example[0]["number"])
+                time.sleep(0.2)
+
+    inputs = [[{"number": number}] for number in range(5)]
+    found, facts = costs._time_calls(SlowAtFirst(1, 1), inputs, 2, torch.device("cpu"))
+    assert found["latency_p90_ms"] < 100
+    assert facts["latency"] == "10 calls with one picture each (5 pictures, 2 runs) after 5 others"
+
+
+def test_memory_that_cannot_be_measured_is_explained(make_job, monkeypatch):
+    def fail(function, *arguments):
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(costs, "in_fresh_process", fail)
+    result = ModelRun(make_job(costs=True)).run()
+    assert "peak_memory" not in result.costs
+    assert result.facts["peak memory"] == "unknown: RuntimeError: two lines"
 
 
 def test_damaged_prediction_is_made_anew(make_job):
@@ -205,6 +251,14 @@ def test_main_writes_results_and_errors_in_one_line(make_job, tmp_path, capsys):
     assert main(str(tmp_path / "job.json")) == 1
     assert JobResult.read(tmp_path / RESULT_FILE) == JobResult(error="RuntimeError: two lines")
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_endless_errors_are_cut(make_job, tmp_path):
+    make_job(in_forward='raise RuntimeError("word " * 9999)').write(tmp_path / "job.json")
+    assert main(str(tmp_path / "job.json")) == 1
+    error = JobResult.read(tmp_path / RESULT_FILE).error
+    assert error.startswith("RuntimeError: word word")
+    assert len(error) == 1000
 
 
 def test_lazy_config(make_job, tmp_path):

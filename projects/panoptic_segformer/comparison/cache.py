@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,32 @@ from PIL import Image
 from ..writing import whole_file
 from .results import Prediction
 
-__all__ = ["PredictionCache", "digest_of", "file_digest", "png_bytes"]
+__all__ = ["PredictionCache", "code_digest", "digest_of", "file_digest", "png_bytes"]
 
-# Part of every key: raise it when conversion or the form of the files changes.
-FORMAT_VERSION = 1
+# Endings of files that a project's results depend on: its code, operators that it compiled included.
+CODE_ENDINGS = frozenset({".py", ".so", ".pyd"})
 
 
 def digest_of(*parts: Any) -> str:
-    """Return a sha256 of plain values, different for each version of the format."""
-    text = json.dumps([FORMAT_VERSION, *parts], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Return a sha256 of plain values."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def file_digest(path: str | Path) -> str:
     """Return the sha256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def code_digest(folders: Iterable[str | Path]) -> str:
+    """Return a sha256 of all code in some folders and below them, wherever the folders lie."""
+    files = [
+        (str(path.relative_to(folder)), file_digest(path))
+        for folder in folders
+        for path in sorted(Path(folder).rglob("*"))
+        if path.suffix in CODE_ENDINGS and path.is_file()
+    ]
+    return digest_of(files)
 
 
 def png_bytes(segment_ids: np.ndarray) -> bytes:

@@ -63,7 +63,8 @@ def _time_calls(
     model: nn.Module, inputs: Sequence[list[dict[str, Any]]], runs: int, device: torch.device
 ) -> tuple[Costs, Facts]:
     synchronize = functools.partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
-    warm_up = WARM_UP[device.type]
+    # Each size of input has a first call of its own, in which kernels are chosen and memory is taken.
+    warm_up = max(WARM_UP[device.type], len(inputs))
     for number in range(warm_up):
         model(inputs[number % len(inputs)])
     seconds = []
@@ -90,8 +91,9 @@ def _measure_memory(
         return {"peak_memory": _peak_of_call(model, example)}, {}
     try:
         return {"peak_memory": in_fresh_process(_peak_of_job, job, build)}, {}
-    except MemoryUnknownError as error:
-        return {}, {"peak memory": f"unknown: {error}"}
+    except Exception as error:  # Models of others can fail in any way in a second process.
+        reason = str(error) if isinstance(error, MemoryUnknownError) else f"{type(error).__name__}: {error}"
+        return {}, {"peak memory": f"unknown: {' '.join(reason.split())}"}
 
 
 def _peak_of_job(job: Job, build: Callable[[Job], tuple[nn.Module, Blueprint]]) -> int:

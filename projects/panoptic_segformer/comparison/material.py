@@ -20,9 +20,11 @@ from ..inference.prediction import input_files
 from .results import Category, Picture, Prediction
 from .spec import ComparisonSpec, DatasetSpec, closest
 
-__all__ = ["Material", "collect_material", "picture_names"]
+__all__ = ["Material", "collect_material", "describe_some", "picture_names"]
 
 logger = logging.getLogger(__name__)
+
+SHOWN_REASONS = 3
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,6 @@ def collect_material(spec: ComparisonSpec) -> Material:
         try:
             size = read_picture(picture.path, "RGB").shape[:2]
         except (FileNotFoundError, ValueError) as error:
-            logger.error("%s is left out: %s", picture.path, error)
             left_out.append(str(error))
             continue
         if truth:
@@ -98,11 +99,19 @@ def collect_material(spec: ComparisonSpec) -> Material:
         readable.append(picture)
     if not readable:
         raise ValueError(f"none of the {len(pictures)} pictures can be read, the first: {left_out[0]}")
+    if left_out:
+        logger.error("%d of %d pictures are left out: %s", len(left_out), len(pictures), describe_some(left_out))
     if truth:
         ids = [picture.image_id for picture in readable]
         images, annotations = ({id_: table[id_] for id_ in ids} for table in (truth.images, truth.annotations))
         truth = replace(truth, images=images, annotations=annotations)
     return Material(readable, truth, left_out, description)
+
+
+def describe_some(reasons: Sequence[str]) -> str:
+    """Return the first of some reasons in one line, and how many more there are: a wrong path spoils thousands."""
+    more = f" and {len(reasons) - SHOWN_REASONS} more" if len(reasons) > SHOWN_REASONS else ""
+    return "; ".join(reasons[:SHOWN_REASONS]) + more
 
 
 def picture_names(files: Iterable[str | Path]) -> list[str]:
@@ -164,4 +173,11 @@ def _check_truth(truth: PanopticTruth, picture: Picture, size: tuple[int, int]) 
             f"picture {picture.path} has (height, width) {size}, {truth.json_path} says "
             f"{(image['height'], image['width'])}: use the pictures that the truth was made for"
         )
+    known = {category["id"] for category in truth.categories}
+    for segment in truth.annotations[picture.image_id]["segments_info"]:
+        if segment["category_id"] not in known:
+            raise ValueError(
+                f"{truth.json_path} gives a segment of {picture.path} the category_id {segment['category_id']}, which "
+                "is none of its 'categories': add it there"
+            )
     truth.segment_ids(picture.image_id)  # Raises where json and png contradict each other.

@@ -16,14 +16,15 @@ any model can be analysed, ours or not.
 
 Together: with class, location also chooses candidates of other classes, which become those of their true segments;
 with mask, any candidate that shares a pixel, which gets the mask. All three are the truth, short of the segments that
-no candidate meets. Without location, class comes before mask.
+no candidate is left for: each is that of one segment alone. Without location, class comes before mask.
 
-"Fit" is the IoU of panoptic quality (matching.py). Void pixels of the truth are void to PQ too, and stay as they are
+"Fit" is the IoU of panoptic quality (overlaps.py). Void pixels of the truth are void to PQ too, and stay as they are
 but under masks of the truth. Crowds are no segments to find: they lend their class to segments that lie in
 them, and neither their mask nor their location. Instances with one and the same mask are one candidate, with the class
 of the best score: a query that is sure of the wrong class stays wrong.
 
-Mask never lowers the PQ of any class. The others do in rare cases, as when stuff of two segments becomes one.
+Mask never lowers the PQ of any class. The others do in rare cases, as when stuff of two segments becomes one; and
+where candidates are few, class lets them go to other segments than their own class's, which may be a rarer one.
 """
 
 from __future__ import annotations

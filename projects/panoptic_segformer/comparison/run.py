@@ -24,7 +24,7 @@ from .alignment import Alignment, align_classes, translate
 from .blueprint import choose_device
 from .cache import PredictionCache, file_digest
 from .job import Job, JobPicture, JobResult
-from .material import Material, collect_material
+from .material import Material, collect_material, describe_some
 from .process import run_in_process
 from .qualities import measure_qualities, panoptic_qualities
 from .results import Comparison, ModelResult, Picture, Prediction
@@ -36,6 +36,8 @@ __all__ = ["JSON_FILE", "TABLE_FILE", "compare"]
 logger = logging.getLogger(__name__)
 
 JSON_FILE, TABLE_FILE = "comparison.json", "comparison.md"
+# Letters of a model's name in its folder's: file systems allow 255 bytes.
+FOLDER_WORDS = 60
 
 
 def compare(
@@ -60,7 +62,7 @@ def compare(
         runs: how often each timed picture is run.
     Raises: FileNotFoundError, ValueError: if the dataset or the pictures can't be used, or there is no such device.
     """
-    choose_device(device)
+    chosen_device = choose_device(device)
     material = collect_material(spec)
     cache = cache or output_dir / "cache"
     pictures = [JobPicture(str(picture.path), picture.name, file_digest(picture.path)) for picture in material.pictures]
@@ -68,16 +70,21 @@ def compare(
     for number, model in enumerate(spec.models, 1):
         logger.info("model %d of %d: %s", number, len(spec.models), model.name)
         job = Job(model, pictures, str(cache.resolve()), device, costs, runs, spec.flops_size)
-        folder = output_dir / "models" / f"{number:02d}-{re.sub(r'[^A-Za-z0-9]+', '-', model.name).strip('-').lower()}"
-        result = run_in_process(job, folder)
+        words = re.sub(r"[^A-Za-z0-9]+", "-", model.name).strip("-").lower()
+        result = run_in_process(job, output_dir / "models" / f"{number:02d}-{words[:FOLDER_WORDS]}")
         if result.error:
             logger.error("%s failed: %s", model.name, result.error)
         results.append(result)
-    return _finish(spec, material, PredictionCache(cache), results, output_dir)
+    return _finish(spec, material, PredictionCache(cache), results, output_dir, device_name(chosen_device))
 
 
 def _finish(
-    spec: ComparisonSpec, material: Material, cache: PredictionCache, results: Sequence[JobResult], output_dir: Path
+    spec: ComparisonSpec,
+    material: Material,
+    cache: PredictionCache,
+    results: Sequence[JobResult],
+    output_dir: Path,
+    machine: str,
 ) -> Comparison:
     """Evaluate what the processes predicted and write everything."""
     alignment = align_classes(material.categories, [result.categories for result in results])
@@ -86,7 +93,7 @@ def _finish(
         _evaluate(spec, model, result, material, predictions)
         for model, result in zip(spec.models, results, strict=True)
     ]
-    comparison = Comparison(spec.title, material.pictures, alignment.categories, models, _facts(material))
+    comparison = Comparison(spec.title, material.pictures, alignment.categories, models, _facts(material, machine))
     _write_text(output_dir / JSON_FILE, json.dumps(_plain(comparison), indent=1) + "\n")
     _write_text(output_dir / TABLE_FILE, f"# {spec.title}\n\n{comparison_tables(comparison)}\n")
     if not all(model.error for model in models):
@@ -172,16 +179,16 @@ def _oracle_qualities(material: Material, prediction_of: Callable[[Picture], Pre
     }
 
 
-def _facts(material: Material) -> dict[str, str]:
+def _facts(material: Material, machine: str) -> dict[str, str]:
     facts = {
         "dataset": material.description,
         "pictures": str(len(material.pictures)),
-        "machine": device_name("cuda" if torch.cuda.is_available() else "cpu"),
+        "machine": machine,
         "versions": f"torch {torch.__version__}, detectron2 {detectron2.__version__}",
         "date": datetime.date.today().isoformat(),
     }
     if material.left_out:
-        facts["left out"] = "; ".join(material.left_out)
+        facts["left out"] = f"{len(material.left_out)}: {describe_some(material.left_out)}"
     return facts
 
 

@@ -5,6 +5,7 @@ Files and folders are looked for beside the yaml file, then in the working folde
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import glob
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -165,6 +166,9 @@ def _model(record: Mapping[str, Any], path: Path) -> ModelSpec:
     opts = lists.pop("opts")
     if len(opts) % 2 or not all(isinstance(key, str) for key in opts[::2]):
         raise ValueError(f"{where}: 'opts' must be keys and values in turn, got {list(opts)}")
+    for key, option in zip(opts[::2], opts[1::2], strict=True):
+        if isinstance(option, datetime.date):  # What yaml makes of 2024-01-31.
+            raise ValueError(f"{where}: 'opts' gives {key} the date {option}: put it in quotes")
     for key, words in lists.items():
         for word in words:
             _check_kind(word, str, f"{where}: an entry of {key!r}")
@@ -176,6 +180,7 @@ def _model(record: Mapping[str, Any], path: Path) -> ModelSpec:
     published = record.get("published") or {}
     _check_kind(published, dict, f"{where}: 'published'")
     for column, figure in published.items():
+        _check_kind(column, str, f"{where}: a column of 'published'")
         if not isinstance(figure, int | float | str):
             raise ValueError(f"{where}: 'published' must give numbers or texts by column, got {column}: {figure!r}")
     return ModelSpec(
@@ -194,7 +199,7 @@ def _model(record: Mapping[str, Any], path: Path) -> ModelSpec:
 
 
 def _dataset(value: Any, path: Path) -> DatasetSpec:
-    if isinstance(value, str):
+    if isinstance(value, str) and value:
         return DatasetSpec(name=value)
     where = f"{path}: 'dataset'"
     _check_kind(value, dict, where)
@@ -242,7 +247,7 @@ def _existing(name: str, folders: Sequence[Path], what: str) -> Path:
 def _check_keys(record: Mapping[str, Any], known: Collection[str], where: str) -> None:
     for key in record:
         if key not in known:
-            raise ValueError(f"{where}: unknown key {key!r}{closest(str(key), known)} Known are {', '.join(known)}")
+            raise ValueError(f"{where}: unknown key {key!r}{closest(str(key), known)} (known: {', '.join(known)})")
 
 
 def _check_kind(value: Any, kind: type, what: str) -> None:

@@ -22,7 +22,7 @@ COST_COLUMNS = (
     ("GFLOPs", "flops", 1e9, 1),
     ("median (ms)", "latency_ms", 1, 1),
     ("p90 (ms)", "latency_p90_ms", 1, 1),
-    ("peak memory (MiB)", "peak_memory", 2**20, 0),
+    ("peak memory (MB)", "peak_memory", 1e6, 0),
 )
 NOT_FIGURES = ("source",)
 # The whole error is in the json.
@@ -46,11 +46,15 @@ def comparison_tables(comparison: Comparison) -> str:
         title = f"published {name}" if name not in NOT_FIGURES else "published by"
         columns[title] = _column(models, lambda model, name=name: str(model.published.get(name, "")))
     columns["note"] = [model.note for model in models]
-    columns["error"] = [shorten(model.error, ERROR_WIDTH, placeholder=" ...").replace("|", "\\|") for model in models]
+    columns["error"] = [shorten(model.error, ERROR_WIDTH, placeholder=" ...") for model in models]
     parts = [_table(columns)]
-    if kinds := _keys(model.oracles for model in models):
-        oracles = {"PQ if corrected by the truth": columns["model"], "nothing": columns["PQ"]}
-        oracles |= {kind: _column(models, lambda model, kind=kind: _number(model.oracles, kind)) for kind in kinds}
+    if corrected := [model for model in models if model.oracles]:
+        oracles = {
+            "PQ if corrected by the truth": [model.name for model in corrected],
+            "nothing": _column(corrected, lambda model: _number(model.qualities, "PQ")),
+        }
+        for kind in _keys(model.oracles for model in corrected):
+            oracles[kind] = _column(corrected, lambda model, kind=kind: _number(model.oracles, kind))
         parts.append(_table(oracles))
     return "\n\n".join(parts)
 
@@ -70,10 +74,15 @@ def _keys(mappings: Iterable[Mapping[str, object]]) -> list[str]:
 
 
 def _table(columns: Mapping[str, list[str]]) -> str:
-    shown = {title: cells for title, cells in columns.items() if any(cells)}
+    shown = {_cell(title): list(map(_cell, cells)) for title, cells in columns.items() if any(cells)}
     numeric = {title for title, cells in shown.items() if any(cells) and all(_is_number(cell) for cell in cells)}
     alignment = ["right" if title in numeric else "left" for title in shown]
     return tabulate(shown, headers="keys", tablefmt="pipe", disable_numparse=True, colalign=alignment)
+
+
+def _cell(text: str) -> str:
+    """Return a text that neither ends its cell nor its line."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _is_number(cell: str) -> bool:

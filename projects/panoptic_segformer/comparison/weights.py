@@ -22,7 +22,9 @@ from ..checkpoint.loading import read_checkpoint
 __all__ = ["WeightsFit", "load_weights"]
 
 # What models compute themselves, so that checkpoints of other versions may have it or not.
-COMPUTED = re.compile(r"relative_position_index|num_batches_tracked|attn_mask|cell_anchors|anchor_generator")
+COMPUTED = re.compile(
+    r"(^|\.)((relative_position_index|num_batches_tracked|attn_mask)$|(cell_anchors|anchor_generator)\b)"
+)
 # All that pickles of numpy arrays need.
 NUMPY_GLOBALS = {
     *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
@@ -97,6 +99,8 @@ class _ReportingCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         content = _read(Path(filename), self._trust)
+        if not isinstance(content, dict):
+            raise ValueError(f"checkpoint {filename} holds a {type(content).__name__}, expected a dict of tensors")
         state = next((content[key] for key in STATE_KEYS if isinstance(content.get(key), dict)), content)
         if not state or not all(isinstance(name, str) for name in state):
             raise ValueError(f"checkpoint {filename} holds no tensors by name, its entries are {list(content)[:5]}")
@@ -108,10 +112,10 @@ class _ReportingCheckpointer(DetectionCheckpointer):
         return self.incompatible
 
 
-def _read(path: Path, trust: bool) -> dict[str, Any]:
+def _read(path: Path, trust: bool) -> Any:
     if path.suffix == ".pkl":
         return _read_pickle(path, trust)
-    if not trust:
+    if not trust or path.suffix == ".safetensors":  # which can't hold anything else
         try:
             return read_checkpoint(path)
         except ValueError as error:
@@ -122,17 +126,14 @@ def _read(path: Path, trust: bool) -> dict[str, Any]:
         raise ValueError(f"checkpoint {path} can't be read: {error}; get the file again") from error
 
 
-def _read_pickle(path: Path, trust: bool) -> dict[str, Any]:
+def _read_pickle(path: Path, trust: bool) -> Any:
     """Return the content of a pickle; the model zoo's were written by Python 2 as well."""
     reader = pickle.Unpickler if trust else _NumpyUnpickler
     try:
         with path.open("rb") as file:
-            content = reader(file, encoding="latin1").load()
+            return reader(file, encoding="latin1").load()
     except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, ValueError, IndexError) as error:
         raise ValueError(f"checkpoint {path} can't be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"checkpoint {path} holds a {type(content).__name__}, expected a dict of arrays")
-    return content
 
 
 class _NumpyUnpickler(pickle.Unpickler):

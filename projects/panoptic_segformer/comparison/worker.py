@@ -6,6 +6,8 @@ unless the model is one of them: an external project may use the same registry n
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import logging
 import sys
 import traceback
@@ -19,20 +21,26 @@ from .. import compat
 
 compat.apply()
 
+import detectron2  # noqa: E402
 from detectron2.utils.file_io import PathManager  # noqa: E402
 
+from ..architectures import ARCHITECTURES  # noqa: E402
 from ..profiling.machine import device_name  # noqa: E402
 from .blueprint import Blueprint, read_blueprint  # noqa: E402
-from .cache import PredictionCache, digest_of, file_digest  # noqa: E402
+from .cache import PredictionCache, code_digest, digest_of, file_digest  # noqa: E402
 from .conversion import ModelClasses, convert_output  # noqa: E402
 from .costs import TIMED_PICTURES, measure_costs  # noqa: E402
 from .job import PROGRESS, RESULT_FILE, Job, JobPicture, JobResult  # noqa: E402
+from .process import PROJECTS, end_with_parent  # noqa: E402
 from .weights import load_weights  # noqa: E402
 
 __all__ = ["ModelRun", "build", "main"]
 
 # Parts of the pictures that progress is told of.
 PROGRESS_STEPS = 10
+# Letters; the log has the whole error.
+LONGEST_ERROR = 1000
+OWN_PACKAGES = sorted({PROJECTS / architecture.package.partition(".")[0] for architecture in ARCHITECTURES.values()})
 
 
 def main(job_file: str) -> int:
@@ -43,7 +51,7 @@ def main(job_file: str) -> int:
         result = ModelRun(Job.read(path)).run()
     except Exception as error:  # Code of other projects fails in any way, and one line of it goes into the table.
         traceback.print_exc()
-        result = JobResult(error=" ".join(f"{type(error).__name__}: {error}".split()))
+        result = JobResult(error=" ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_ERROR])
     result.write(path.with_name(RESULT_FILE))
     return 1 if result.error else 0
 
@@ -77,8 +85,13 @@ class ModelRun:
         self._weights = Path(PathManager.get_local_path(job.model.weights))
         self._weights_digest = file_digest(self._weights)
         spec = job.model
-        code = (spec.paths, spec.imports, spec.setup)
-        self._identity = digest_of(self._weights_digest, self.blueprint.text, code, spec.opts, spec.allow_partial)
+        # Code changes without its names; so do a dataset's classes, which say what the ids of a prediction mean.
+        code = (code_digest([*OWN_PACKAGES, *spec.paths]), spec.imports, spec.setup)
+        versions = (torch.__version__, detectron2.__version__)
+        classes = dataclasses.asdict(self.classes)
+        self._identity = digest_of(
+            self._weights_digest, self.blueprint.text, code, versions, classes, spec.opts, spec.allow_partial
+        )
         self.facts = {
             "config": spec.config,
             "weights": f"{spec.weights} (sha256 {self._weights_digest})",
@@ -148,7 +161,7 @@ class ModelRun:
         if record is None:
             _tell("costs are measured")
             costs, facts = measure_costs(self.model, self.blueprint, job, build)
-            record = {"costs": costs, "facts": facts}
+            record = {"costs": costs, "facts": {**facts, "costs measured": datetime.date.today().isoformat()}}
             self.cache.write_record(key, record)
         return record["costs"], record["facts"]
 
@@ -160,4 +173,5 @@ def _tell(words: str) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     sys.exit(main(sys.argv[1]))

@@ -15,7 +15,7 @@ __all__ = ["quality_chart"]
 
 WIDTH, HEIGHT = 640, 340
 LEFT, RIGHT, TOP, BOTTOM = 52, 20, 16, 48
-# Labels nearer to each other than this are moved apart.
+# Labels nearer to each other, or to points, than this are moved apart.
 LINE_HEIGHT = 17
 LABEL_GAP = 11
 # Rough width of a letter of a label.
@@ -86,17 +86,19 @@ def _grid(x_axis: Axis, y_axis: Axis) -> list[Markup]:
 
 
 def _labels(places: dict[str, tuple[float, float]]) -> list[Markup]:
-    """Return the name beside each point, on its left if the right has no room, and none upon another."""
+    """Return the name beside each point, on its left if the right has no room, and none upon another or a point."""
     labels: list[Markup] = []
-    taken: list[tuple[float, float, float]] = []  # Left and right end, height.
-    for name, (x, y) in sorted(places.items(), key=lambda item: item[1][1]):
+    taken = [(x, x, y) for x, y in places.values()]  # Left and right end, height.
+    middle = (TOP + HEIGHT - BOTTOM) / 2
+    # From the edges inwards, so that names give way to where there is room.
+    for name, (x, y) in sorted(places.items(), key=lambda item: -abs(item[1][1] - middle)):
         width = len(name) * LETTER_WIDTH
         on_left = x + LABEL_GAP + width > WIDTH and x - LABEL_GAP - width > 0
         left = x - LABEL_GAP - width if on_left else x + LABEL_GAP
+        others = [other for start, end, other in taken if left < end and start < left + width]
         height = y
-        for other_left, other_right, other_height in taken:
-            if left < other_right and other_left < left + width:
-                height = max(height, other_height + LINE_HEIGHT)
+        while any(abs(height - other) < LINE_HEIGHT for other in others):
+            height += 1 if y < middle else -1
         taken.append((left, left + width, height))
         anchor, label_x = ("end", x - LABEL_GAP) if on_left else ("start", x + LABEL_GAP)
         labels.append(element("text", name, x=label_x, y=round(height + 5, 1), text_anchor=anchor, class_="name"))

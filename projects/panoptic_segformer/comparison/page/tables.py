@@ -13,7 +13,7 @@ from itertools import groupby
 from ..results import ModelResult
 from .markup import Markup, element
 
-__all__ = ["NONE", "measured_table", "number", "oracle_table", "published_table"]
+__all__ = ["MEASURED", "NONE", "measured_table", "number", "oracle_table", "published_table"]
 
 # Stands where there is no number.
 NONE = "\N{EN DASH}"
@@ -68,7 +68,8 @@ MEASURED = [
     Column("AP", "mask", "AP", "average precision of instance masks, in percent"),
     Column("AP", "box", "AP_box", "average precision of boxes, in percent"),
     Column("mIoU", "all", "mIoU", "mean IoU over classes, of the panoptic result, in percent"),
-    _cost("Size", "M param.", "parameters", "parameters, in millions", 1e6),
+    Column("mIoU", "stuff", "mIoU_st", "mean IoU over classes of stuff, of the panoptic result, in percent"),
+    _cost("Size", "M\N{NO-BREAK SPACE}param.", "parameters", "parameters, in millions", 1e6),
     _cost("Size", "GFLOPs", "flops", "multiply-adds of one picture, in thousand millions", 1e9),
     _cost("Latency, ms", "median", "latency_ms", "time of one picture with merging, median, in milliseconds", 1.0),
     _cost("Latency, ms", "p90", "latency_p90_ms", "time that nine of ten pictures keep within, in milliseconds", 1.0),

@@ -37,8 +37,8 @@ def write_page(comparison: Comparison, output_dir: Path, prediction_of: Predicti
             with an error.
         truth_of: gives the truth of a picture, or None.
 
-    Raises: FileNotFoundError, ValueError: if a picture can't be read, or truth or a prediction does not fit it. The
-        page is then as it was before.
+    Raises: FileNotFoundError, ValueError: if a picture can't be read, or truth or a prediction does not fit it. An
+        earlier page then stays, with those of its pictures replaced that were already drawn.
     """
     folder = output_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
