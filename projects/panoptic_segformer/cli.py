@@ -195,31 +195,14 @@ def list_configs(arguments: argparse.Namespace) -> int:
 
 def analyze_model(arguments: argparse.Namespace) -> int:
     """Print parameters and FLOPs by part, FLOPs by operator, and the operators without a count."""
-    from tabulate import tabulate
-
     from . import load_config
-    from .analysis import build_for_sizing, count_flops, count_parameters, model_parts
+    from .analysis import build_for_sizing
+    from .analysis.report import cost_report
 
     model = build_for_sizing(load_config(arguments.config_file, arguments.opts), "cpu")
-    parts = {name: count_parameters(getattr(model, name)) for name in model_parts(model)}
-    parts["total"] = count_parameters(model)
-    flops = count_flops(model, tuple(arguments.size))
-    by_part = {**flops.by_part, "total": flops.total}
     height, width = arguments.size
     print(f"{arguments.config_file}, one picture of {height}x{width} (height x width)\n")
-    rows = [
-        [name, f"{size.total:,}", f"{size.trainable:,}", f"{by_part[name] / 1e9:.2f}"] for name, size in parts.items()
-    ]
-    headers = ["part", "parameters", "trainable", "GFLOPs"]
-    print(tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=["left", *["right"] * 3]))
-    operators = sorted(flops.by_operator.items(), key=lambda item: -item[1])
-    rows = [[name, f"{number / 1e9:.2f}"] for name, number in operators]
-    print()
-    print(tabulate(rows, ["operator", "GFLOPs"], tablefmt="pipe", disable_numparse=True, colalign=["left", "right"]))
-    print(f"\nwithout attention and deformable attention, as counters of layers report: {flops.of_layers / 1e9:.2f}")
-    print("one multiply-add = one FLOP; merging is not included")
-    uncounted = ", ".join(f"{name} ({number})" for name, number in sorted(flops.uncounted.items()))
-    print(f"operators without a count (times run): {uncounted}")
+    print(cost_report(model, (height, width)))
     return 0
 
 
