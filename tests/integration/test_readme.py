@@ -6,72 +6,22 @@ make targets and files are checked.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from detectron2.modeling import build_model
-from PIL import Image
 
+from documents import ROOT, blocks, broken_links, commands, run_in_checkout
 from golden import parse_key
 from panoptic_segformer import load_config
-from tiny import forget_scenes
 
-ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-LITE = "configs/synthetic/panoptic_segformer_lite0.yaml"
+README = ROOT / "README.md"
 SHORT = ["SOLVER.MAX_ITER", "1", "SOLVER.STEPS", "()", "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"]
 # Not run here: they set up environments, train, or are this very test run. Their own fresh-clone run is their test.
 SETUP = ("make demo", "make test", "make compare", "source .venv/bin/activate", "pip install")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
-
-
-def commands() -> list[str]:
-    lines = [
-        line.split("  #")[0].strip() for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()
-    ]
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory, scenes_root) -> Path:
-    """Folder with the checkout's files, small scenes, and weights where `make demo` leaves them."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in ("configs", "train_net.py"):
-        (folder / name).symlink_to(ROOT / name)
-    datasets = folder / "datasets"
-    datasets.mkdir()
-    (datasets / "synthetic_scenes").symlink_to(scenes_root / "synthetic_scenes")
-    mine = datasets / "my_dataset"
-    mine.mkdir()
-    for split in ("train", "val"):
-        scenes = scenes_root / "synthetic_scenes" / split
-        (mine / split).symlink_to(scenes / "images")
-        (mine / f"panoptic_{split}").symlink_to(scenes / "panoptic_png")
-        (mine / f"panoptic_{split}.json").symlink_to(scenes / "panoptic.json")
-    Image.fromarray(np.full((60, 80, 3), 128, np.uint8)).save(folder / "street.jpg")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def demo_weights(checkout) -> None:
-    """Fresh weights of the demo's model under the name that `make demo` gives the trained ones."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(checkout)
-        patch.setenv("DETECTRON2_DATASETS", "datasets")
-        model = build_model(load_config(LITE, ["MODEL.DEVICE", "cpu"]))
-    forget_scenes()
-    (checkout / "output/demo/training").mkdir(parents=True)
-    torch.save({"model": model.state_dict()}, checkout / "output/demo/training/model_final.pth")
 
 
 def save_released(path: Path, shared_dir: Path) -> None:
@@ -84,38 +34,28 @@ def save_released(path: Path, shared_dir: Path) -> None:
     torch.save({"meta": {}, "state_dict": state_dict}, path)
 
 
-def environment(checkout: Path) -> dict[str, str]:
-    scripts = Path(sys.executable).parent
-    return {
-        **os.environ,
-        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
-        "DETECTRON2_DATASETS": "datasets",
-        "FVCORE_CACHE": str(checkout / "cache"),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONWARNINGS": "ignore",
-    }
-
-
 def test_readme_has_commands():
-    assert len(commands()) >= 8
-    assert {"make demo", "make test"} <= set(commands())
+    assert len(commands(README)) >= 8
+    assert {"make demo", "make test"} <= set(commands(README))
 
 
 def test_readme_is_complete():
-    assert not re.findall(r"^[A-Z_]+$", README, flags=re.MULTILINE)
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert targets
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+    assert not re.findall(r"^[A-Z_]+$", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("document", [README, *sorted(ROOT.glob("docs/*.md"))], ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    assert broken_links(document) == []
 
 
 def test_set_up_commands_name_real_targets():
     makefile = (ROOT / "Makefile").read_text()
-    for command in commands():
+    for command in commands(README):
         if command.startswith("make "):
             assert f"\n{command.split()[1]}: " in makefile
 
 
-runnable = [command for command in commands() if not command.startswith(SETUP)]
+runnable = [command for command in commands(README) if not command.startswith(SETUP)]
 
 
 @pytest.mark.slow
@@ -139,19 +79,10 @@ def test_command_runs_as_pasted(command, checkout, demo_weights, request):
     if "configs/coco" in command and words[0] == "python":
         load_config(ROOT / words[words.index("--config-file") + 1])
         pytest.skip("needs the COCO dataset; its config loads")
-    done = subprocess.run(words, cwd=checkout, env=environment(checkout), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    run_in_checkout(words, checkout)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", blocks("python"))
+@pytest.mark.parametrize("code", blocks(README, "python"))
 def test_python_code_runs_as_pasted(code, checkout, demo_weights):
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=checkout,
-        env=environment(checkout),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    run_in_checkout([sys.executable, "-c", code], checkout)
