@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
-from tiny import forget_scenes, tiny_overrides
+from tiny import forget_scenes, tiny_overrides, words
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,6 +44,22 @@ def scenes_root(tmp_path_factory) -> Path:
     write_scenes(root / "synthetic_scenes/train", 4, seed=1, size=(96, 128))
     write_scenes(root / "synthetic_scenes/val", 2, seed=2, size=(96, 128))
     return root
+
+
+@pytest.fixture(scope="module")
+def scene_config(scenes_root, config_dir, tmp_path_factory):
+    """Function that gives a config of configs/synthetic by its stem, on the scenes, with overrides KEY VALUE."""
+    from panoptic_segformer import load_config
+
+    def load(stem: str, overrides: Mapping[str, str], *more: str):
+        output_dir = str(tmp_path_factory.mktemp("output"))
+        opts = [*words({"MODEL.DEVICE": "cpu", "OUTPUT_DIR": output_dir, **overrides}), *more]
+        return load_config(config_dir / f"synthetic/{stem}.yaml", opts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DETECTRON2_DATASETS", str(scenes_root))
+        yield load
+    forget_scenes()
 
 
 @pytest.fixture

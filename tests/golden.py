@@ -14,6 +14,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 
 from panoptic_segformer import load_config
+from tiny import words
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs/coco"
 CONFIG = CONFIGS / "panoptic_segformer_r50_1x.yaml"
@@ -98,7 +99,7 @@ class Golden:
     def config(self, **overrides: str):
         config, options, timm_options = CASES[self.case]
         options = options | {name.replace("__", "."): value for name, value in overrides.items()}
-        cfg = load_config(config, [word for pair in options.items() for word in pair])
+        cfg = load_config(config, words(options))
         cfg.MODEL.TIMM.OPTIONS.update(timm_options)
         return cfg
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -28,7 +29,12 @@ def tiny_overrides(output_dir: Path) -> list[str]:
         "SOLVER.STEPS": "()",
         "OUTPUT_DIR": str(output_dir / "output"),
     }
-    return [word for pair in pairs.items() for word in pair]
+    return words(pairs)
+
+
+def words(overrides: Mapping[str, str]) -> list[str]:
+    """Return config overrides as they stand on a command line: KEY VALUE KEY VALUE ..."""
+    return [word for pair in overrides.items() for word in pair]
 
 
 def forget_scenes() -> None:

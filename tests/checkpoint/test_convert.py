@@ -9,6 +9,7 @@ from detectron2.modeling import build_model
 from golden import NARROW_R50, parse_key
 from panoptic_segformer import load_config
 from panoptic_segformer.checkpoint.convert import convert_released, is_released
+from tiny import words
 
 OLD_NAMES = (
     (".things_mask_head.", ".mask_head."),
@@ -40,9 +41,8 @@ KEY_SETS = [
 def test_all_keys_convert_and_fill_the_model(shared_dir, config_dir, name, config, overrides):
     released = released_keys(shared_dir, name)
     assert is_released(released)
-    opts = [word for pair in overrides.items() for word in pair]
     # Weights of the whole model are named, so those of the backbone are not fetched.
-    opts += ["MODEL.DEVICE", "meta", "MODEL.WEIGHTS", f"psf://{name}"]
+    opts = [*words(overrides), "MODEL.DEVICE", "meta", "MODEL.WEIGHTS", f"psf://{name}"]
     with torch.device("meta"):
         model = build_model(load_config(config_dir / f"coco/panoptic_segformer_{config}.yaml", opts))
     own = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}

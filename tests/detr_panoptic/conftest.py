@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.modeling import build_model
 
-from panoptic_segformer import load_config
 from panoptic_segformer.data.datasets import register_datasets
 from panoptic_segformer.data.mapper import PanopticDatasetMapper
-from tiny import forget_scenes
 
 TINY = {
-    "MODEL.DEVICE": "cpu",
     "MODEL.DETR.DIM_FEEDFORWARD": "64",
     "MODEL.DETR.ENC_LAYERS": "1",
     "MODEL.DETR.DEC_LAYERS": "2",
@@ -28,17 +27,9 @@ TINY = {
 
 
 @pytest.fixture
-def detr_config(scenes_root, config_dir, tmp_path, monkeypatch):
+def detr_config(scene_config):
     """Function that gives the config of a tiny DETR, with overrides KEY VALUE."""
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(scenes_root))
-    words = [word for pair in TINY.items() for word in pair]
-
-    def load(*overrides: str):
-        path = config_dir / "synthetic/detr_panoptic_lite0.yaml"
-        return load_config(path, [*words, "OUTPUT_DIR", str(tmp_path / "output"), *overrides])
-
-    yield load
-    forget_scenes()
+    return partial(scene_config, "detr_panoptic_lite0", TINY)
 
 
 @pytest.fixture

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from detectron2.modeling import build_model
 
-from panoptic_segformer import load_config
-from tiny import forget_scenes
-
 TINY = {
-    "MODEL.DEVICE": "cpu",
     "MODEL.TIMM.WEIGHTS": "",
     "MODEL.SEM_SEG_HEAD.CONVS_DIM": "64",  # a group of its norms needs two channels on maps of one cell
     "MODEL.SEM_SEG_HEAD.MASK_DIM": "32",
@@ -27,17 +25,9 @@ TINY = {
 
 
 @pytest.fixture
-def maskformer_config(scenes_root, config_dir, tmp_path, monkeypatch):
-    """Function that gives the config of a tiny MaskFormer on the synthetic scenes, with overrides KEY VALUE."""
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(scenes_root))
-
-    def load(*overrides: str):
-        words = [word for pair in TINY.items() for word in pair]
-        path = config_dir / "synthetic/maskformer_lite0.yaml"
-        return load_config(path, [*words, "OUTPUT_DIR", str(tmp_path / "output"), *overrides])
-
-    yield load
-    forget_scenes()
+def maskformer_config(scene_config):
+    """Function that gives the config of a tiny MaskFormer, with overrides KEY VALUE."""
+    return partial(scene_config, "maskformer_lite0", TINY)
 
 
 @pytest.fixture

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from detectron2.modeling import build_model
 from torch import nn
 
-from tiny import forget_scenes
-
 NARROW = {
-    "MODEL.DEVICE": "cpu",
     "MODEL.TIMM.WEIGHTS": "",
     "MODEL.FPN.OUT_CHANNELS": "64",
     "MODEL.SEMANTIC_FPN.CONVS_DIM": "64",
@@ -27,19 +26,9 @@ NARROW = {
 
 
 @pytest.fixture
-def fcn_config(scenes_root, config_dir, tmp_path, monkeypatch):
+def fcn_config(scene_config):
     """Function that gives the config of a model of seconds, with overrides KEY VALUE."""
-    from panoptic_segformer import load_config
-
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(scenes_root))
-
-    def load(*overrides: str):
-        pairs = {**NARROW, "OUTPUT_DIR": str(tmp_path / "output")}
-        opts = [word for pair in pairs.items() for word in pair]
-        return load_config(config_dir / "synthetic/panoptic_fcn_lite0.yaml", [*opts, *overrides])
-
-    yield load
-    forget_scenes()
+    return partial(scene_config, "panoptic_fcn_lite0", NARROW)
 
 
 @pytest.fixture

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from detectron2.modeling import build_model
 
-from panoptic_segformer import load_config
-from tiny import forget_scenes
-
 SMALL = {
-    "MODEL.DEVICE": "cpu",
     "MODEL.TIMM.WEIGHTS": "",
     "MODEL.FPN.OUT_CHANNELS": "32",
     "MODEL.SEM_SEG_HEAD.CONVS_DIM": "64",
@@ -24,17 +22,9 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def small_config(scenes_root, config_dir):
+def small_config(scene_config):
     """Function that gives the config of a small model with overrides KEY VALUE."""
-
-    def load(*overrides: str):
-        words = [word for pair in SMALL.items() for word in pair]
-        return load_config(config_dir / "synthetic/panoptic_fpn_lite0.yaml", [*words, *overrides])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DETECTRON2_DATASETS", str(scenes_root))
-        yield load
-    forget_scenes()
+    return partial(scene_config, "panoptic_fpn_lite0", SMALL)
 
 
 @pytest.fixture(scope="module")
