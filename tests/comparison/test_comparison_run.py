@@ -121,9 +121,13 @@ def test_predicted_classes_that_the_truth_lacks_are_said(tmp_path, pages, no_pro
 
 def test_all_models_failed(tmp_path, pages, no_processes, write_models, capsys):
     spec = write_models("failing", dataset=write_dataset(tmp_path / "data", (0,)))
+    earlier = tmp_path / "out/index.html"
+    earlier.parent.mkdir()
+    earlier.write_text("of an earlier comparison")
     assert main(["compare", str(spec), "--output", str(tmp_path / "out")]) == 1
     assert read_json(tmp_path / "out")["models"][0]["error"]
     assert not pages
+    assert not earlier.exists()
     assert "page:" not in capsys.readouterr().out
 
 

@@ -7,7 +7,7 @@ Tensors are equal, only names differ.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -85,9 +85,9 @@ TIMM_RULES: tuple[tuple[str, str], ...] = (
 ALL_RULES = (RULES, TIMM_RULES, PVT_RULES, SWIN_RULES)
 
 
-def is_released(state_dict: Mapping[str, object]) -> bool:
-    """Return whether the keys are those of a released Panoptic SegFormer."""
-    keys = [re.sub(r"^module\.", "", key) for key in state_dict]
+def is_released(names: Iterable[str]) -> bool:
+    """Return whether the names of tensors are those of a released Panoptic SegFormer."""
+    keys = [re.sub(r"^module\.", "", name) for name in names]
     return any(key.startswith("bbox_head.stuff_query.") for key in keys) and any(
         key.startswith("bbox_head.transformer.level_embeds") for key in keys
     )

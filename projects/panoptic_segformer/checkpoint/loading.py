@@ -16,6 +16,8 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
+from .convert import is_released
+
 __all__ = ["PanopticCheckpointer", "load_with_summary", "read_checkpoint", "read_own_checkpoint"]
 
 logger = logging.getLogger(__name__)
@@ -119,8 +121,8 @@ def load_with_summary(
         raise ValueError(
             f"only {len(fitting)} of the checkpoint's {len(state_dict)} tensors fit this model ({len(own)} tensors): "
             "it belongs to another model or config. "
-            f"Unknown: {_examples(unknown)}; other shape: {_examples(reshaped)}. "
-            "A released Panoptic SegFormer is given as MODEL.WEIGHTS psf://FILE"
+            f"Unknown: {_examples(unknown)}; other shape: {_examples(reshaped)}"
+            + ("; a released Panoptic SegFormer is given as MODEL.WEIGHTS psf://FILE" if is_released(unknown) else "")
         )
     fresh = [name for name in own if name not in fitting]
     logger.info(

@@ -96,7 +96,9 @@ def _finish(
     comparison = Comparison(spec.title, material.pictures, alignment.categories, models, _facts(material, machine))
     _write_text(output_dir / JSON_FILE, json.dumps(_plain(comparison), indent=1) + "\n")
     _write_text(output_dir / TABLE_FILE, f"# {spec.title}\n\n{comparison_tables(comparison)}\n")
-    if not all(model.error for model in models):
+    if all(model.error for model in models):
+        (output_dir / "index.html").unlink(missing_ok=True)  # An earlier comparison's would be taken for this one's.
+    else:
         from .page import write_page
 
         write_page(comparison, output_dir, predictions.of, material.truth_of)
