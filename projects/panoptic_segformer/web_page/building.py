@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,19 +28,9 @@ gr = import_optional("gradio", "page")
 # Of a picture that is taken.
 MOST_PIXELS = 50_000_000
 _TOO_LARGE = f"The picture has more than {MOST_PIXELS // 1_000_000} million pixels: make it smaller."
-_UNREADABLE = "This file can't be read as a picture: it is damaged, or of an unknown kind. Try a JPEG, PNG, WebP, BMP or TIFF file."
+_UNREADABLE = "This file can't be read as a picture: try a JPEG, PNG, WebP, BMP or TIFF file that is not damaged."
 # Requests that wait for the network; more are refused at once.
 QUEUE_LENGTH = 16
-
-
-class PictureFile(gr.Image):
-    """A picture as the file that was uploaded: what it holds is for `read_upload` to find out."""
-
-    is_template = True  # Shown by gradio's own component.
-
-    def preprocess(self, payload: gr.image_utils.ImageData | None) -> str | None:
-        """Return the file's path, None if the picture was taken away."""
-        return None if payload is None else payload.path
 
 
 def build_page(
@@ -62,10 +53,10 @@ def build_page(
         try:
             result = for_display(predictor(read_upload(path)))
         except (ValueError, OSError) as error:
-            raise gr.Error(str(error), title="No result") from error
+            raise gr.Error(str(error), print_exception=False) from error
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise gr.Error(
-                "The memory does not suffice for this picture: make it smaller.", title="No result"
+                "The memory does not suffice for this picture: make it smaller.", print_exception=False
             ) from error
         return result, view_markup(result, drawing, least_score)
 
@@ -77,7 +68,9 @@ def build_page(
         gr.Markdown(f"# {title}")
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
-                picture = PictureFile(label="Picture", sources=["upload", "clipboard"], elem_id="picture")
+                picture = gr.Image(label="Picture", type="filepath", sources=["upload", "clipboard"], elem_id="picture")
+                # gradio would open the file, and raise what Pillow says of files that are no pictures.
+                picture.preprocess = _uploaded_file
                 drawing = gr.Radio(DRAWINGS, value=DRAWINGS[0], label="Drawing", elem_id="drawing")
                 least_score = gr.Slider(
                     0, 1, 0, step=0.01, label="Least score", info="Segments below it are hidden.", elem_id="least-score"
@@ -85,7 +78,12 @@ def build_page(
                 if examples:
                     gr.Examples([str(path) for path in examples], picture, label="Synthetic scenes")
             with gr.Column(scale=2, min_width=480):
-                view = gr.HTML(css_template=_asset("view.css"), js_on_load=_asset("view.js"), elem_id="view")
+                view = gr.HTML(
+                    css_template=_asset("view.css"),
+                    js_on_load=_asset("view.js"),
+                    apply_default_css=False,
+                    elem_id="view",
+                )
         settings = [drawing, least_score]
         # What was found in the picture before is not to stand beside this one, whatever becomes of it.
         cleared = picture.change(lambda: (None, ""), outputs=[found, view], show_progress="hidden")
@@ -114,6 +112,11 @@ def read_upload(path: str | Path) -> np.ndarray:
         return read_picture(path, "RGB")
     except ValueError as error:  # Its words are for those who own the file's folder.
         raise ValueError(_UNREADABLE) from error
+
+
+def _uploaded_file(payload: Any) -> str | None:
+    """Return the path of what gradio received for a picture, None if it was taken away."""
+    return None if payload is None else payload.path
 
 
 def _asset(name: str) -> str:
