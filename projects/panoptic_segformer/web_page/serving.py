@@ -10,6 +10,7 @@ import threading
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -17,7 +18,10 @@ from PIL import Image
 from ..data.synthetic import compose_scene
 from ..inference.result import PanopticResult
 
-__all__ = ["HOST", "check_port", "serve_page", "write_examples"]
+if TYPE_CHECKING:
+    import gradio as gr
+
+__all__ = ["HOST", "check_port", "launch_page", "serve_page", "write_examples"]
 
 # No other machine reaches it.
 HOST = "127.0.0.1"
@@ -66,19 +70,7 @@ def serve_page(
 
         page = build_page(predictor, title=title, examples=write_examples(Path(folder) / "examples"))
         try:
-            _, address, _ = page.launch(
-                server_name=HOST,
-                server_port=port,
-                share=False,
-                prevent_thread_lock=True,
-                quiet=True,
-                max_file_size=LARGEST_UPLOAD,
-                ssr_mode=False,
-                mcp_server=False,
-                enable_monitoring=False,
-                run_history=False,
-                footer_links=[],
-            )
+            address = launch_page(page, port)
             announce(address)
             if open_browser:
                 webbrowser.open(address)
@@ -87,6 +79,24 @@ def serve_page(
             pass
         finally:
             page.close(verbose=False)
+
+
+def launch_page(page: gr.Blocks, port: int) -> str:
+    """Serve a page in the background, for this machine alone whatever gradio's variables say, and return its address."""
+    _, address, _ = page.launch(
+        server_name=HOST,
+        server_port=port,
+        share=False,
+        prevent_thread_lock=True,
+        quiet=True,
+        max_file_size=LARGEST_UPLOAD,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        run_history=False,
+        footer_links=[],
+    )
+    return address
 
 
 def write_examples(folder: Path) -> list[Path]:
