@@ -15,7 +15,9 @@ from panoptic_segformer.data.synthetic import compose_scene
 from results_to_show import halves
 
 pytest.importorskip("gradio", reason="the page needs gradio, of the extra `page`")
-playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright")
+pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright")
+
+from playwright.sync_api import sync_playwright
 
 from panoptic_segformer.web_page.building import build_page
 from panoptic_segformer.web_page.serving import HOST, launch_page, write_examples
@@ -83,7 +85,7 @@ def address(predictor, contacted, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as driver:
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         yield browser
         browser.close()

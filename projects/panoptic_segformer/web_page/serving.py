@@ -82,7 +82,7 @@ def serve_page(
 
 
 def launch_page(page: gr.Blocks, port: int) -> str:
-    """Serve a page in the background, for this machine alone whatever gradio's variables say, and return its address."""
+    """Serve a page in the background and return its address: to this machine alone, whatever gradio's variables say."""
     _, address, _ = page.launch(
         server_name=HOST,
         server_port=port,
