@@ -71,7 +71,7 @@ def fill(path: str, size: tuple[int, int]) -> np.ndarray:
 @given(arrays(np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 3)))
 def test_paths_cover_exactly_their_segments(ids):
     paths = segment_paths(ids)
-    assert set(paths) == set(np.unique(ids).tolist()) - {0}
+    assert set(paths) == set(np.unique(ids).tolist())
     for segment_id, path in paths.items():
         np.testing.assert_array_equal(fill(path, ids.shape), ids == segment_id)
 
@@ -88,7 +88,8 @@ def test_rows_tell_name_kind_score_area_and_box():
     ]
     rows = [attributes for attributes in parts.of("tr") if "data-segment" in attributes]
     assert [(row["data-segment"], row["data-tip"]) for row in rows] == [("2", "sky 0.90"), ("5", f"{HOSTILE} 0.40")]
-    assert [path["data-segment"] for path in parts.of("path")] == ["2", "5"]
+    assert [path.get("data-segment") for path in parts.of("path")] == ["2", "5", None]
+    assert parts.of("path")[-1]["d"] == "M4 3H8v3H4z"  # void
     assert parts.of("svg")[0]["viewbox"] == "0 0 8 6"
 
 
@@ -117,6 +118,7 @@ def test_segments_below_the_least_score_are_left_out():
     result = halves()
     parts = Parts(view_markup(result, PAINTED, least_score=0.5))
     assert [row[0] for row in parts.rows] == ["sky"]
+    assert [path.get("data-segment") for path in parts.of("path")] == ["2", None]
     assert "1 of 2 segments" in view_markup(result, PAINTED, least_score=0.5)
     with_all = Parts(view_markup(result, PAINTED)).picture()
     bottom = slice(with_all.shape[0] * 3 // 4, None), slice(0, with_all.shape[1] // 4)
@@ -150,7 +152,7 @@ def test_result_without_segments():
     result = PanopticResult.from_panoptic_seg(image, (np.zeros((4, 5), np.int32), []), CATEGORIES)
     parts = Parts(view_markup(result))
     assert parts.rows == []
-    assert parts.of("path") == []
+    assert [path.get("data-segment") for path in parts.of("path")] == [None]
     assert parts.of("img")[0]["alt"] == "no segments"
 
 
@@ -176,7 +178,7 @@ def test_segment_that_vanishes_on_display_stays_in_the_table():
     shown = for_display(PanopticResult.from_panoptic_seg(image, (ids, records), CATEGORIES))
     assert 2 not in shown.segment_ids
     parts = Parts(view_markup(shown))
-    assert [path["data-segment"] for path in parts.of("path")] == ["1"]
+    assert [path.get("data-segment") for path in parts.of("path")] == ["1"]
     assert [row[0] for row in parts.rows] == ["sky", "ball"]
 
 

@@ -62,9 +62,10 @@ def view_markup(result: PanopticResult, drawing: str = NAMED, least_score: float
     segments = [segment for segment in result.segments if segment.score >= least_score]
     height, width = result.segment_ids.shape
     paths = segment_paths(result.segment_ids)
-    outlines = [
-        element("path", data_segment=segment.id, d=paths[segment.id]) for segment in segments if segment.id in paths
-    ]
+    shown = [(segment.id, paths.pop(segment.id)) for segment in segments if segment.id in paths]
+    outlines = [element("path", data_segment=segment_id, d=path) for segment_id, path in shown]
+    if paths:  # Void, and what is left out: nothing to point at, but darker too while a segment stands out.
+        outlines.append(element("path", d="".join(paths.values())))
     figure = element(
         "figure",
         element("img", src=_data_address(_draw(result, segments, drawing)), alt=_description(segments)),
@@ -75,7 +76,7 @@ def view_markup(result: PanopticResult, drawing: str = NAMED, least_score: float
 
 
 def segment_paths(segment_ids: np.ndarray) -> dict[int, str]:
-    """Return the pixels of every id of a map (h, w), void apart, as an SVG path of rectangles."""
+    """Return the pixels of every id of a map (h, w), void among them, as an SVG path of rectangles."""
     rows, starts, stops, ids = _runs(segment_ids)
     # Equal runs in consecutive rows make one rectangle.
     order = np.lexsort((rows, stops, starts, ids))
@@ -86,8 +87,7 @@ def segment_paths(segment_ids: np.ndarray) -> dict[int, str]:
     paths: dict[int, list[str]] = {}
     rectangles = zip(*(column[first].tolist() for column in (ids, starts, stops, rows)), heights.tolist(), strict=True)
     for segment_id, x0, x1, y0, height in rectangles:
-        if segment_id:
-            paths.setdefault(segment_id, []).append(f"M{x0} {y0}H{x1}v{height}H{x0}z")
+        paths.setdefault(segment_id, []).append(f"M{x0} {y0}H{x1}v{height}H{x0}z")
     return {segment_id: "".join(parts) for segment_id, parts in paths.items()}
 
 
