@@ -75,6 +75,9 @@ def address(predictor, contacted, tmp_path_factory):
         patch.setattr(socket.socket, "connect", recorded_connect)
         folder = tmp_path_factory.mktemp("page")
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        patch.setenv("HTTP_PROXY", f"http://{HOST}:9")  # Where nobody answers: it is not to be asked.
+        for name in ("no_proxy", "NO_PROXY"):
+            patch.setenv(name, "")
         with socket.socket() as trial:
             trial.bind((HOST, 0))
             port = trial.getsockname()[1]
@@ -176,13 +179,13 @@ def test_settings_redraw_without_a_second_prediction(tab, scene, predictor):
 def test_error_stands_in_plain_words_and_the_next_picture_works(tab, scene, tmp_path):
     upload(tab, scene)
     tab.wait_for_selector("#view tr[data-segment]")
-    tab.locator("#picture button[aria-label=Clear], #picture button[title=Clear]").first.click()
+    tab.get_by_label("Remove Image").click()
     tab.wait_for_selector("#view tr[data-segment]", state="detached")
     Image.new("RGB", (64, 64), "white").save(tmp_path / "snow.png")
     upload(tab, tmp_path / "snow.png")
     tab.get_by_text("the picture is as white as snow: take another one").wait_for()
     assert tab.locator("#view tr[data-segment]").count() == 0
-    tab.locator("#picture button[aria-label=Clear], #picture button[title=Clear]").first.click()
+    tab.get_by_label("Remove Image").click()
     upload(tab, scene)
     tab.wait_for_selector("#view tr[data-segment]")
 

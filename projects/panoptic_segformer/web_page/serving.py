@@ -83,6 +83,9 @@ def serve_page(
 
 def launch_page(page: gr.Blocks, port: int) -> str:
     """Serve a page in the background and return its address: to this machine alone, whatever gradio's variables say."""
+    # gradio asks the server whether it is up, through whatever proxy the environment names.
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), HOST)))
     _, address, _ = page.launch(
         server_name=HOST,
         server_port=port,
