@@ -63,7 +63,9 @@ def serve_page(
     Raises: ImportError: if gradio is missing. OSError: if the port is taken.
     """
     check_port(port)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # So that the pictures are removed then, too.
+    # However it is stopped, the pictures are removed; shells have commands in the background ignore Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="panseg-page-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # Of everything that is uploaded or shown.
         from .building import build_page
