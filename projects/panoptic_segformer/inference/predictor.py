@@ -36,6 +36,7 @@ class PanopticPredictor:
 
     Attributes:
         categories: classes of the config's datasets.
+        datasets: names of those that the model is tested on, or else trained on.
         model: the network.
         batch_size: pictures that run together at most.
     """
@@ -68,7 +69,9 @@ class PanopticPredictor:
         overrides = [*opts, *device_overrides(device)]
         if weights:
             overrides += ["MODEL.WEIGHTS", str(weights)]
-        self._predictor = load_predictor(panoptic_only(configured(config, overrides)))
+        cfg = panoptic_only(configured(config, overrides))
+        self._predictor = load_predictor(cfg)
+        self.datasets: tuple[str, ...] = tuple(cfg.DATASETS.TEST or cfg.DATASETS.TRAIN)
         self.model: nn.Module = self._predictor.model
         self.categories: Categories = self.model.categories
         self.batch_size = batch_size

@@ -97,7 +97,13 @@ class PanopticResult:
             image: (H, W, 3) uint8 RGB.
             output: with `panoptic_seg` (ids (H, W), records) and possibly `queries`.
             categories: of the model's dataset.
+        Raises: ValueError: if the output has no `panoptic_seg`.
         """
+        if "panoptic_seg" not in output:
+            raise ValueError(
+                f"the model returns {sorted(output)} but no panoptic_seg: switch its panoptic results on in the config "
+                "(Panoptic FCN: MODEL.INFERENCE.COMBINE.ENABLE True)"
+            )
         ids, records = output["panoptic_seg"]
         ids = np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids).astype(np.int32, copy=False)
         styles = class_styles(categories)

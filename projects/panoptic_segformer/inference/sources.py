@@ -9,7 +9,16 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PICTURE_SUFFIXES", "VIDEO_SUFFIXES", "Inputs", "input_files", "output_files", "output_names", "sort_inputs"]
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "Inputs",
+    "input_files",
+    "output_files",
+    "output_names",
+    "output_suffix",
+    "sort_inputs",
+]
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
@@ -109,14 +118,15 @@ def output_files(files: Sequence[Path], output_dir: Path) -> list[Path]:
     Raises: ValueError: if a drawing would replace one of the files.
     """
     names = output_names(files)
-    outputs = [output_dir / f"{name}{_output_suffix(file)}" for name, file in zip(names, files, strict=True)]
+    outputs = [output_dir / f"{name}{output_suffix(file)}" for name, file in zip(names, files, strict=True)]
     replaced = {file.resolve() for file in files} & {output.resolve() for output in outputs}
     if replaced:
         raise ValueError(f"the drawing of {min(replaced)} would replace it: choose another folder than {output_dir}")
     return outputs
 
 
-def _output_suffix(file: Path) -> str:
+def output_suffix(file: Path) -> str:
+    """Return the ending of a file's drawing."""
     suffix = file.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
         return ".mp4"

@@ -69,7 +69,7 @@ def with_thresholds(cfg: CfgNode, thresholds: Thresholds) -> CfgNode:
     """
     name = cfg.MODEL.META_ARCHITECTURE
     is_mask_wise = "MASK_WISE_MERGING" in cfg.MODEL and cfg.MODEL.MASK_WISE_MERGING.ENABLED
-    keys = _MASK_WISE_KEYS if is_mask_wise else _KEYS[name]
+    keys = _MASK_WISE_KEYS if is_mask_wise else _KEYS.get(name, {})
     cfg = cfg.clone()
     cfg.defrost()
     for field in fields(thresholds):
