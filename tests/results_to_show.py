@@ -24,4 +24,6 @@ def halves(image: np.ndarray | None = None, size: tuple[int, int] = (6, 8), thin
         {"id": 2, "category_id": 1, "isthing": False, "score": 0.9, "area": int((ids == 2).sum())},
         {"id": 5, "category_id": 0, "isthing": True, "score": 0.4, "area": int((ids == 5).sum())},
     ]
-    return PanopticResult.from_panoptic_seg(image, (ids, records), replace(CATEGORIES, thing_names=(thing_name,)))
+    return PanopticResult.from_output(
+        image, {"panoptic_seg": (ids, records)}, replace(CATEGORIES, thing_names=(thing_name,))
+    )

@@ -13,10 +13,11 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageDraw
 
 from panoptic_segformer.inference.result import PanopticResult
-from panoptic_segformer.visualization import draw_panoptic
-from panoptic_segformer.web_page.view import DRAWINGS, NAMED, PAINTED, PLAIN, for_display, segment_paths, view_markup
+from panoptic_segformer.visualization import Style, draw_panoptic
+from panoptic_segformer.web_page.view import DRAWINGS, NAMED, PLAIN, for_display, segment_paths, view_markup
 from results_to_show import CATEGORIES, halves
 
+OVERLAY = "overlay"
 HOSTILE = "<b>ball & `${1}`</b>"
 
 
@@ -105,22 +106,27 @@ def test_picture_is_drawn_as_asked_for():
     assert painted[PLAIN].shape == (120, 160, 3)
     assert np.abs(painted[PLAIN] - result.image).max() <= 3
     info = result.segments_info
-    for drawing, labels in ((NAMED, True), (PAINTED, False)):
-        expected = draw_panoptic(
-            result.image, result.segment_ids, info, CATEGORIES, with_labels=labels, with_legend=False
-        )
+    drawings = {
+        NAMED: {"with_labels": True},
+        OVERLAY: {"with_labels": False},
+        "contours": {"style": Style.CONTOURS},
+        "boxes": {"style": Style.BOXES},
+    }
+    assert set(drawings) == {*DRAWINGS} - {PLAIN}
+    for drawing, arguments in drawings.items():
+        expected = draw_panoptic(result.image, result.segment_ids, info, CATEGORIES, with_legend=False, **arguments)
         assert painted[drawing].shape == expected.shape
         assert np.abs(painted[drawing] - expected).mean() < 3
-    assert np.abs(painted[NAMED] - painted[PAINTED]).max() > 50
+    assert np.abs(painted[NAMED] - painted[OVERLAY]).max() > 50
 
 
 def test_segments_below_the_least_score_are_left_out():
     result = halves()
-    parts = Parts(view_markup(result, PAINTED, least_score=0.5))
+    parts = Parts(view_markup(result, OVERLAY, least_score=0.5))
     assert [row[0] for row in parts.rows] == ["sky"]
     assert [path.get("data-segment") for path in parts.of("path")] == ["2", None]
-    assert "1 of 2 segments" in view_markup(result, PAINTED, least_score=0.5)
-    with_all = Parts(view_markup(result, PAINTED)).picture()
+    assert "1 of 2 segments" in view_markup(result, OVERLAY, least_score=0.5)
+    with_all = Parts(view_markup(result, OVERLAY)).picture()
     bottom = slice(with_all.shape[0] * 3 // 4, None), slice(0, with_all.shape[1] // 4)
     assert np.abs(parts.picture()[bottom] - 100).mean() < 5  # the picture's own grey
     assert np.abs(with_all[bottom] - 100).mean() > 20
@@ -133,8 +139,10 @@ def test_colours_stay_when_others_are_left_out():
         {"id": number, "category_id": 0, "isthing": True, "score": score, "area": 1200}
         for number, score in ((1, 0.3), (2, 0.8))
     ]
-    result = PanopticResult.from_panoptic_seg(np.full((40, 60, 3), 100, np.uint8), (ids, records), CATEGORIES)
-    before, after = (Parts(view_markup(result, PAINTED, least)).picture() for least in (0, 0.5))
+    result = PanopticResult.from_output(
+        np.full((40, 60, 3), 100, np.uint8), {"panoptic_seg": (ids, records)}, CATEGORIES
+    )
+    before, after = (Parts(view_markup(result, OVERLAY, least)).picture() for least in (0, 0.5))
     height, width = before.shape[:2]
     inside = slice(height // 4, 3 * height // 4), slice(5 * width // 8, 7 * width // 8)
     assert np.abs(before[inside] - after[inside]).mean() < 2
@@ -143,13 +151,13 @@ def test_colours_stay_when_others_are_left_out():
 
 
 def test_unknown_drawing_is_refused():
-    with pytest.raises(ValueError, match="no drawing 'fog'.*segments with names"):
+    with pytest.raises(ValueError, match="no drawing 'fog'.*overlay with names"):
         view_markup(halves(), "fog")
 
 
 def test_result_without_segments():
     image = np.zeros((4, 5, 3), np.uint8)
-    result = PanopticResult.from_panoptic_seg(image, (np.zeros((4, 5), np.int32), []), CATEGORIES)
+    result = PanopticResult.from_output(image, {"panoptic_seg": (np.zeros((4, 5), np.int32), [])}, CATEGORIES)
     parts = Parts(view_markup(result))
     assert parts.rows == []
     assert [path.get("data-segment") for path in parts.of("path")] == [None]
@@ -175,7 +183,7 @@ def test_segment_that_vanishes_on_display_stays_in_the_table():
         for number, category, area in ((1, 1, ids.size - 1), (2, 0, 1))
     ]
     image = np.zeros((*ids.shape, 3), np.uint8)
-    shown = for_display(PanopticResult.from_panoptic_seg(image, (ids, records), CATEGORIES))
+    shown = for_display(PanopticResult.from_output(image, {"panoptic_seg": (ids, records)}, CATEGORIES))
     assert 2 not in shown.segment_ids
     parts = Parts(view_markup(shown))
     assert [path.get("data-segment") for path in parts.of("path")] == ["1"]

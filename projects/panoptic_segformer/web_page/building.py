@@ -18,7 +18,7 @@ from PIL import Image
 from ..data.reading import read_picture
 from ..inference.result import PanopticResult
 from ..optional import import_optional
-from .view import DRAWINGS, for_display, view_markup
+from .view import DRAWINGS, NAMED, for_display, view_markup
 
 __all__ = ["build_page", "read_upload"]
 
@@ -71,7 +71,7 @@ def build_page(
                 picture = gr.Image(label="Picture", type="filepath", sources=["upload", "clipboard"], elem_id="picture")
                 # gradio would open the file, and raise what Pillow says of files that are no pictures.
                 picture.preprocess = _uploaded_file
-                drawing = gr.Radio(DRAWINGS, value=DRAWINGS[0], label="Drawing", elem_id="drawing")
+                drawing = gr.Radio([*DRAWINGS], value=NAMED, label="Drawing", elem_id="drawing")
                 least_score = gr.Slider(
                     0, 1, 0, step=0.01, label="Least score", info="Segments below it are hidden.", elem_id="least-score"
                 )

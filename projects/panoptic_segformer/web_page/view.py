@@ -17,13 +17,19 @@ from PIL import Image
 
 from ..comparison.page.markup import Markup, element
 from ..inference.result import PanopticResult, ResultSegment
-from ..visualization import draw_panoptic
+from ..visualization import Style, draw_panoptic
 
-__all__ = ["DRAWINGS", "NAMED", "PAINTED", "PLAIN", "for_display", "segment_paths", "view_markup"]
+__all__ = ["DRAWINGS", "NAMED", "PLAIN", "for_display", "segment_paths", "view_markup"]
 
-NAMED, PAINTED, PLAIN = "segments with names", "segments", "picture"
-# What can be drawn, the page's first choice first.
-DRAWINGS = (NAMED, PAINTED, PLAIN)
+NAMED, PLAIN = "overlay with names", "picture"
+# Style of each drawing, and whether names are written on the segments; the page's first choice first.
+DRAWINGS = {
+    NAMED: (Style.OVERLAY, True),
+    "overlay": (Style.OVERLAY, False),
+    "contours": (Style.CONTOURS, True),
+    "boxes": (Style.BOXES, True),
+    PLAIN: None,
+}
 
 # Longest side on display; screens show no more of it beside the controls.
 LONGEST_SIDE = 1280
@@ -108,6 +114,7 @@ def _draw(result: PanopticResult, segments: list[ResultSegment], drawing: str) -
         raise ValueError(f"there is no drawing {drawing!r}: choose one of {', '.join(DRAWINGS)}")
     if drawing == PLAIN:
         return result.image
+    style, with_labels = DRAWINGS[drawing]
     kept = {segment.id for segment in segments}
     return draw_panoptic(
         result.image,
@@ -115,8 +122,9 @@ def _draw(result: PanopticResult, segments: list[ResultSegment], drawing: str) -
         [record for record in result.segments_info if record["id"] in kept],
         result.categories,
         ranks=_ranks(result.segments),
-        with_labels=drawing == NAMED,
+        with_labels=with_labels,
         with_legend=False,
+        style=style,
     )
 
 
