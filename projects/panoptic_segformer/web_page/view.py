@@ -23,7 +23,7 @@ __all__ = ["DRAWINGS", "NAMED", "PLAIN", "for_display", "segment_paths", "view_m
 
 NAMED, PLAIN = "overlay with names", "picture"
 # Style of each drawing, and whether names are written on the segments; the page's first choice first.
-DRAWINGS = {
+DRAWINGS: dict[str, tuple[Style, bool] | None] = {
     NAMED: (Style.OVERLAY, True),
     "overlay": (Style.OVERLAY, False),
     "contours": (Style.CONTOURS, True),
