@@ -19,7 +19,7 @@ from documents import ROOT, blocks, commands, run_in_checkout
 pytest.importorskip("gradio", reason="the page needs gradio, of the extra `page`")
 
 DOCUMENT = ROOT / "docs/page.md"
-LONGEST_WAIT = 300  # Seconds; nothing waits for it where all is well.
+LONGEST_WAIT = 600  # Seconds; nothing waits for it where all is well.
 
 
 def free_port() -> int:

@@ -70,7 +70,7 @@ def test_damaged_picture_is_refused_without_the_servers_path(scene, tmp_path):
     assert str(tmp_path) not in str(caught.value)
 
 
-@pytest.mark.parametrize("size", [(9000, 6000), (20000, 20000)])
+@pytest.mark.parametrize("size", [(9000, 6000), (14000, 13000)])
 def test_picture_of_too_many_pixels(size, tmp_path):
     Image.new("1", size).save(tmp_path / "huge.png")
     with pytest.raises(ValueError, match="more than 50 million pixels: make it smaller"):
