@@ -119,7 +119,7 @@ def picture_deep(example: Example) -> Iterator[Finding]:
     yield from _of_mode(example.picture, _DEEP)
 
 
-@FILE_FAULTS.add(Severity.NOTE, "nothing to do: the grey becomes red, green and blue")
+@FILE_FAULTS.add(Severity.NOTE, "nothing: the grey becomes red, green and blue")
 def picture_grey(example: Example) -> Iterator[Finding]:
     """A picture has no colours."""
     yield from _of_mode(example.picture, _GREY)
@@ -131,7 +131,7 @@ def picture_alpha(example: Example) -> Iterator[Finding]:
     yield from _of_mode(example.picture, _ALPHA)
 
 
-@FILE_FAULTS.add(Severity.NOTE, "nothing to do: the colours are looked up")
+@FILE_FAULTS.add(Severity.NOTE, "nothing: the colours are looked up")
 def picture_palette(example: Example) -> Iterator[Finding]:
     """A picture has a palette of colours."""
     yield from _of_mode(example.picture, ("P",))

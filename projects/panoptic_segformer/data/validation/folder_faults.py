@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..datasets import PanopticPaths
 from .faults import Faults, Finding, Severity
-from .json_faults import Content
+from .form_faults import Document, values
 
 __all__ = ["FOLDER_FAULTS", "Folders"]
 
@@ -25,26 +26,28 @@ class Folders:
     png_names: frozenset[str]
 
     @classmethod
-    def of(cls, paths: PanopticPaths, content: Content) -> Folders:
+    def of(cls, paths: PanopticPaths, document: Document) -> Folders:
         """Return the folders of a dataset."""
-        pictures = frozenset(os.path.normpath(image["file_name"]) for image in content.images)
-        pngs = frozenset(os.path.normpath(annotation["file_name"]) for annotation in content.annotations)
-        return cls(paths, pictures, pngs)
+        return cls(paths, *(_names(document.entries(key)) for key in ("images", "annotations")))
 
 
-@FOLDER_FAULTS.add(Severity.NOTE, "nothing to do, unless their annotations were lost")
+@FOLDER_FAULTS.add(Severity.NOTE, "nothing, unless their annotations were lost")
 def picture_not_named(folders: Folders) -> Iterator[Finding]:
     """A file in the folder of pictures is not named in the json."""
     yield from _unnamed(folders.paths.image_root, folders.picture_names)
 
 
-@FOLDER_FAULTS.add(Severity.NOTE, "nothing to do, unless their annotations were lost")
+@FOLDER_FAULTS.add(Severity.NOTE, "nothing, unless their annotations were lost")
 def png_not_named(folders: Folders) -> Iterator[Finding]:
     """A file in the folder of png is not named in the json."""
     yield from _unnamed(folders.paths.panoptic_root, folders.png_names)
 
 
-def _unnamed(folder: str, names: Iterable[str]) -> Iterator[Finding]:
+def _names(entries: Iterable[Any]) -> frozenset[str]:
+    return frozenset(os.path.normpath(name) for name in values(entries, "file_name") if isinstance(name, str))
+
+
+def _unnamed(folder: str, names: frozenset[str]) -> Iterator[Finding]:
     for path in sorted(_files(folder)):
         if path not in names:
             yield Finding(path)

@@ -6,7 +6,7 @@ Reference: https://cocodataset.org/#format-data, "Panoptic Segmentation".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..reading import is_color, read_json
 from .faults import Faults, Finding, Severity
 
-__all__ = ["FORM_FAULTS", "Document"]
+__all__ = ["FORM_FAULTS", "Document", "values"]
 
 FORM_FAULTS: Faults[Document] = Faults()
 
@@ -87,6 +87,12 @@ class Document:
         value = self.content.get(key) if isinstance(self.content, dict) else None
         return value if isinstance(value, list) else []
 
+    def segments(self) -> Iterator[Any]:
+        """Yield the entries of all segments."""
+        for annotation in self.entries("annotations"):
+            segments = annotation.get("segments_info") if isinstance(annotation, dict) else None
+            yield from segments if isinstance(segments, list) else []
+
     def sound_images(self) -> list[dict[str, Any]]:
         """Return the entries of pictures that have the right form."""
         return [entry for entry in self.entries("images") if _is_sound(entry, _IMAGE)]
@@ -145,6 +151,12 @@ def value_wrong(document: Document) -> Iterator[Finding]:
     for where, entry, rules in _entries(document):
         for key in _wrong(entry, rules):
             yield Finding(f"{where}, {key}", _shown(entry[key]), rules[key].words)
+
+
+def values(entries: Iterable[Any], key: str) -> set[Any]:
+    """Return what entries have under a key, as far as they have it."""
+    found = (entry.get(key) for entry in entries if isinstance(entry, dict))
+    return {value for value in found if isinstance(value, Hashable)}
 
 
 def _entries(document: Document) -> Iterator[tuple[str, Any, _Rules]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ..names import leaves_folder
 from .faults import Faults, Finding, Severity
-from .form_faults import Document
+from .form_faults import Document, values
 
 __all__ = ["JSON_FAULTS", "Content"]
 
@@ -25,8 +25,8 @@ class Content:
 
     Attributes:
         images, annotations, categories: the entries.
-        picture_ids, annotated_ids, category_ids: ids of all entries, those that are not well-formed included: what
-            refers to one of them is not at fault.
+        picture_ids, annotated_ids, category_ids, used_category_ids: ids of all entries, those that are not
+            well-formed included: what refers to one of them is not at fault.
     """
 
     images: list[dict[str, Any]]
@@ -35,6 +35,7 @@ class Content:
     picture_ids: set[Any]
     annotated_ids: set[Any]
     category_ids: set[Any]
+    used_category_ids: set[Any]
 
     @classmethod
     def of(cls, document: Document) -> Content:
@@ -43,9 +44,10 @@ class Content:
             document.sound_images(),
             document.sound_annotations(),
             document.sound_categories(),
-            _values(document.entries("images"), "id"),
-            _values(document.entries("annotations"), "image_id"),
-            _values(document.entries("categories"), "id"),
+            values(document.entries("images"), "id"),
+            values(document.entries("annotations"), "image_id"),
+            values(document.entries("categories"), "id"),
+            values(document.segments(), "category_id"),
         )
 
     @property
@@ -188,15 +190,9 @@ def no_segment(content: Content) -> Iterator[Finding]:
 @JSON_FAULTS.add(Severity.NOTE, "the class can't be learned from these pictures, and its quality is not defined")
 def category_unused(content: Content) -> Iterator[Finding]:
     """No segment belongs to a category."""
-    used = {segment["category_id"] for _, segment, _ in content.segments()}
     for category in content.categories:
-        if content.annotations and category["id"] not in used:
+        if category["id"] not in content.used_category_ids:
             yield Finding(category["name"], f"category id {category['id']}")
-
-
-def _values(entries: Iterable[Any], key: str) -> set[Any]:
-    values = (entry.get(key) for entry in entries if isinstance(entry, dict))
-    return {value for value in values if isinstance(value, Hashable)}
 
 
 def _repeated(what: str, pairs: Iterable[tuple[Any, Any]], others: str = "entries") -> Iterator[Finding]:

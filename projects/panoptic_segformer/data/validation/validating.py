@@ -96,7 +96,7 @@ def validate(paths: PanopticPaths, *, workers: int = 1, num_examples: int = 5) -
     for faults, facts in parallel_map(check, content.pairs(), workers):
         tally.merge(faults)
         measured.append(facts)
-    FOLDER_FAULTS.search(Folders.of(paths, content), tally)
+    FOLDER_FAULTS.search(Folders.of(paths, document), tally)
     return Validation(paths, document, content, tally, measured)
 
 
