@@ -14,6 +14,7 @@ from typing import Any
 
 from ...writing import whole_file
 from ..measuring import Extent
+from .faults import Severity
 from .json_faults import Content
 from .validating import Validation
 
@@ -26,7 +27,7 @@ class Correction:
 
     Attributes:
         content: the corrected json.
-        done: number of places by fault that are right now; left: likewise of those that are as they were.
+        done: number of places by fault that are right now; left: likewise of errors and warnings that are as they were.
     """
 
     content: dict[str, Any]
@@ -69,8 +70,9 @@ def correct(validation: Validation) -> Correction:
         if measured.extents is not None:
             annotation["segments_info"] = _present(annotation["segments_info"], measured.extents)
     counts = validation.tally.counts
-    done = {fault.name: counts[fault.name] for fault in validation.found if fault.is_fixable}
-    left = {fault.name: counts[fault.name] for fault in validation.found if not fault.is_fixable}
+    faults = [fault for fault in validation.found if fault.severity is not Severity.NOTE]
+    done = {fault.name: counts[fault.name] for fault in faults if fault.is_fixable}
+    left = {fault.name: counts[fault.name] for fault in faults if not fault.is_fixable}
     return Correction(document.content, done, left)
 
 
