@@ -176,6 +176,7 @@ OF_PICTURES: dict[str, Callable[[Scenes, int], Any]] = {
     "size-in-json": lambda scenes, k: scenes.image(k).update(height=7),
     "size-of-png": small_ids,
     "picture-deep": lambda scenes, k: scenes.save_picture(k, deep),
+    "picture-clipped": lambda scenes, k: scenes.save_picture(k, lambda picture: picture.convert("F"), format="TIFF"),
     "picture-grey": lambda scenes, k: scenes.save_picture(k, lambda picture: picture.convert("L")),
     "picture-alpha": lambda scenes, k: scenes.save_picture(k, lambda picture: picture.convert("RGBA")),
     "picture-palette": lambda scenes, k: scenes.save_picture(k, lambda picture: picture.quantize(64)),

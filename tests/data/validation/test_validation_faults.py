@@ -28,7 +28,7 @@ SILENT = {
     "area-wrong",
     "category-name-repeated",
     "crowd-on-stuff",
-    "picture-deep",
+    "picture-clipped",
     "picture-id-repeated",
     "stuff-twice",
 }

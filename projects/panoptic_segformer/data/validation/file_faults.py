@@ -14,7 +14,8 @@ FILE_FAULTS: Faults[Example] = Faults()
 _COPY_AGAIN = "copy the file again, or remove its entries from the json"
 # Formats that change pixels while they save them.
 _LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF")
-_DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+_DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
+_CLIPPED = ("I", "F")
 _GREY = ("L", "1")
 _ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 
@@ -113,10 +114,16 @@ def size_of_png(example: Example) -> Iterator[Finding]:
         yield Finding(example.png.name, _words(example.png.size), _words(_picture_size(example)))
 
 
-@FILE_FAULTS.add(Severity.ERROR, "save the picture with 8 bits per channel: as it is, all above 255 reads as white")
+@FILE_FAULTS.add(Severity.WARNING, "save the picture with 8 bits, scaled as it should be seen")
 def picture_deep(example: Example) -> Iterator[Finding]:
-    """A picture has more than 8 bits per pixel in one channel."""
+    """A grey picture has 16 bits per pixel, of which the upper 8 are used: cameras of 12 bits give black."""
     yield from _of_mode(example.picture, _DEEP)
+
+
+@FILE_FAULTS.add(Severity.ERROR, "save the picture with 8 bits: as it is, all above 255 is read as white")
+def picture_clipped(example: Example) -> Iterator[Finding]:
+    """A picture has 32 bits per pixel in one channel."""
+    yield from _of_mode(example.picture, _CLIPPED)
 
 
 @FILE_FAULTS.add(Severity.NOTE, "nothing: the grey becomes red, green and blue")
@@ -140,7 +147,7 @@ def picture_palette(example: Example) -> Iterator[Finding]:
 @FILE_FAULTS.add(Severity.WARNING, "save the picture as RGB: the conversion that is made here knows no colour profile")
 def picture_mode_unusual(example: Example) -> Iterator[Finding]:
     """A picture is neither RGB nor grey, such as CMYK for printing."""
-    if example.picture.is_sound and example.picture.mode not in ("RGB", "P", *_GREY, *_ALPHA, *_DEEP):
+    if example.picture.is_sound and example.picture.mode not in ("RGB", "P", *_GREY, *_ALPHA, *_DEEP, *_CLIPPED):
         yield Finding(example.picture.name, f"mode {example.picture.mode}", "mode RGB")
 
 
