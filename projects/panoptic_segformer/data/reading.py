@@ -24,11 +24,8 @@ __all__ = [
     "VOID",
     "check_segments",
     "ids_present",
-<<<<<<< HEAD
     "is_color",
-=======
     "picture_pixels",
->>>>>>> work/predict
     "read_categories",
     "read_json",
     "read_panoptic_json",
