@@ -7,8 +7,8 @@ imported inside `run`: help is instant, and `panseg info` works where they are m
 
 from __future__ import annotations
 
-from . import analyze, benchmark, compare, configs, demo, info, quickstart, synthesize, validate
+from . import analyze, benchmark, compare, configs, convert, demo, info, quickstart, synthesize, validate
 
 __all__ = ["VERBS"]
 
-VERBS = (info, demo, quickstart, configs, analyze, benchmark, compare, synthesize, validate)
+VERBS = (info, demo, quickstart, configs, analyze, benchmark, compare, synthesize, validate, convert)
