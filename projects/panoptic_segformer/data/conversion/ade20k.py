@@ -21,10 +21,10 @@ from .output import Output, Source, Truth
 
 __all__ = ["ADE20K_CATEGORIES", "convert_ade20k"]
 
-_STUFF_NUMBERS = frozenset(
-    (1, 2, 3, 4, 5, 6, 7, 10, 12, 14, 17, 18, 22, 26, 27, 29, 30, 35, 41, 47, 49, 52, 53, 55, 60, 61, 62, 64, 69, 78)
-    + (80, 85, 92, 95, 97, 100, 101, 102, 106, 107, 110, 114, 115, 118, 123, 129, 132, 141, 142, 146)
-)
+_STUFF_NUMBERS = frozenset({
+    1, 2, 3, 4, 5, 6, 7, 10, 12, 14, 17, 18, 22, 26, 27, 29, 30, 35, 41, 47, 49, 52, 53, 55, 60, 61, 62, 64, 69, 78,
+    80, 85, 92, 95, 97, 100, 101, 102, 106, 107, 110, 114, 115, 118, 123, 129, 132, 141, 142, 146,
+})  # fmt: skip
 ADE20K_CATEGORIES = [
     {"id": number - 1, "name": name.strip(), "isthing": int(number not in _STUFF_NUMBERS)}
     for number, name in enumerate(ADE20K_SEM_SEG_CATEGORIES, start=1)

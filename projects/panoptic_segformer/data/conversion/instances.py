@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..reading import read_json
+from ..segments import segmentation_mask
 from .labels import read_labels
 from .output import Output, Source, Truth, check_name
-from .painting import Region, paint, segmentation_mask
+from .painting import Region, paint
 
 __all__ = ["convert_instances"]
 

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..reading import read_json
+from ..segments import segmentation_mask
 from .output import Output, Source, Truth, check_name
-from .painting import Region, paint, segmentation_mask
+from .painting import Region, paint
 
 __all__ = ["convert_labelme"]
 

@@ -7,15 +7,14 @@ Shape legend: H, W picture size.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
-from pycocotools import mask as rle
 
 from .output import Truth
 
-__all__ = ["Region", "paint", "segmentation_mask"]
+__all__ = ["Region", "paint"]
 
 
 class Region(NamedTuple):
@@ -45,26 +44,6 @@ def paint(regions: Iterable[Region], size: tuple[int, int]) -> Truth:
         ids[region.mask] = number
     segments = {number: (region.category_id, region.iscrowd) for number, region in enumerate(ordered, start=1)}
     return Truth(ids, segments)
-
-
-def segmentation_mask(segmentation: dict[str, Any] | Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
-    """Return the mask (H, W) bool of a segmentation as COCO's instances have it: polygons, or RLE of either kind.
-
-    Args:
-        segmentation: the polygons' x, y, x, y, ... in pixels, or {"size", "counts"}.
-        size: (height, width) of the picture.
-    Raises: ValueError: if it is none of these, or the RLE is of another size.
-    """
-    is_rle = isinstance(segmentation, dict)
-    if is_rle and list(segmentation.get("size", ())) != list(size):
-        raise ValueError(f"an RLE has size {segmentation.get('size')}, its picture (height, width) {tuple(size)}")
-    try:
-        if is_rle and not isinstance(segmentation["counts"], list):
-            return rle.decode(segmentation).astype(bool)
-        encoded = rle.frPyObjects(segmentation if is_rle else [list(map(float, one)) for one in segmentation], *size)
-        return rle.decode(encoded if is_rle else rle.merge(encoded)).astype(bool)
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-        raise ValueError(f"a segmentation is neither polygons nor RLE ({error}): {str(segmentation)[:60]}") from error
 
 
 def _with_whole_stuff(regions: Iterable[Region]) -> list[Region]:
