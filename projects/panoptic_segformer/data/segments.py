@@ -71,6 +71,7 @@ def segmentation_mask(segmentation: dict[str, Any] | Sequence[Sequence[float]], 
         else:
             encoded = segmentation
             if isinstance(segmentation["counts"], list):
+                _check_counts(**segmentation)
                 encoded = rle.frPyObjects(segmentation, *segmentation["size"])
         mask = rle.decode(encoded).astype(bool)
     except Exception as error:  # pycocotools raises that very class.
@@ -80,6 +81,12 @@ def segmentation_mask(segmentation: dict[str, Any] | Sequence[Sequence[float]], 
             f"an RLE has (height, width) {mask.shape}, its picture {tuple(size)}: use the json made for it"
         )
     return mask
+
+
+def _check_counts(counts: list[int], size: Sequence[int]) -> None:
+    # pycocotools leaves the pixels that too few counts say nothing of as they were in memory.
+    if sum(counts) != size[0] * size[1]:
+        raise ValueError(f"counts of {sum(counts)} pixels for a size of {size}")
 
 
 def _from_panoptic(

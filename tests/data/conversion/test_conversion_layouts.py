@@ -266,6 +266,7 @@ def test_ade20k_has_100_things():
     assert not {"wall", "sky", "river", "shower"} & names
 
 
+@pytest.mark.slow
 def test_ade20k_of_real_pictures(shared_dir, tmp_path):
     """Labels made of real truth; which classes are things is checked against that truth."""
     source = shared_dir / "data/ade20k3"

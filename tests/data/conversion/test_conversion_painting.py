@@ -69,7 +69,16 @@ def test_segmentation_without_polygons_is_empty():
 
 @pytest.mark.parametrize(
     "segmentation",
-    [None, 5, [["a"]], [[1, 2]], {"counts": [1]}, {"size": [3, 4]}, {"size": [9, 9], "counts": [81]}],
+    [
+        None,
+        5,
+        [["a"]],
+        [[1, 2]],
+        {"counts": [1]},
+        {"size": [3, 4]},
+        {"size": [9, 9], "counts": [81]},
+        {"size": [3, 4], "counts": [4]},
+    ],
 )
 def test_wrong_segmentation_is_refused(segmentation):
     with pytest.raises(ValueError, match="segmentation|RLE"):
