@@ -14,6 +14,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ...writing import whole_file
 from .validating import Validation
@@ -98,9 +99,13 @@ def _plot_classes(segments: Axes, pixels: Axes, validation: Validation, counts: 
     pixels.barh(rows, [100 * counts.pixels[category["id"]] / total for category in categories], color=colors)
     segments.set_yticks(rows, [_short(category["name"]) for category in categories])
     pixels.set_yticks(rows, [])
+    least = min(counts.pixels.values())
     segments.set(xscale="log", xlabel="segments", title="classes: things orange, stuff blue")
     pixels.set(xscale="log", xlabel="share of the labelled pixels, percent")
-    for axes in (segments, pixels):
+    # Logarithmic bars begin below the shortest: a class of one segment is seen too.
+    for axes, shortest in ((segments, 1), (pixels, 100 * least / total)):
+        axes.set_xlim(left=shortest / 2)
+        _label_plainly(axes)
         axes.set_ylim(len(categories) - 0.5, -0.5)
         axes.grid(axis="x", alpha=0.3)
 
@@ -108,9 +113,12 @@ def _plot_classes(segments: Axes, pixels: Axes, validation: Validation, counts: 
 def _plot_areas(axes: Axes, counts: Statistics) -> None:
     """Draw how large segments are, as the side of a square of their area."""
     sides = [np.sqrt(areas) for areas in (counts.thing_areas, counts.stuff_areas)]
-    edges = np.geomspace(1, max(side.max(initial=2) for side in sides), _BINS)
+    together = np.concatenate(sides)
+    edges = np.geomspace(together.min() / 1.01, together.max() * 1.01, _BINS)
     axes.hist(sides, edges, color=[_THING_COLOR, _STUFF_COLOR], label=["things", "stuff"])
-    axes.set(xscale="log", xlabel="square root of a segment's area, pixels", ylabel="segments")
+    axes.set_xscale("log")
+    _label_plainly(axes)
+    axes.set(xlabel="square root of a segment's area, pixels", ylabel="segments")
     axes.legend(frameon=False)
 
 
@@ -122,14 +130,22 @@ def _plot_sizes(axes: Axes, counts: Statistics) -> None:
         widths, heights, s=10 + 190 * numbers / max([1, *numbers]), color=_STUFF_COLOR, alpha=0.4, linewidths=0
     )
     axes.set(xlabel="picture's width, pixels", ylabel="height, pixels", xlim=(0, None), ylim=(0, None))
-    axes.set_title(f"{counts.sizes.total():,} pictures of {len(counts.sizes):,} sizes", fontsize=8)
+    axes.set_title(f"{counts.sizes.total():,} pictures, sizes that occur: {len(counts.sizes):,}", fontsize=8)
 
 
 def _plot_things(axes: Axes, counts: Statistics) -> None:
     """Draw how many things pictures have."""
     axes.bar(list(counts.things), list(counts.things.values()), color=_THING_COLOR)
     axes.set(xlabel="things in a picture", ylabel="pictures")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.get_major_locator().set_params(integer=True)
+
+
+def _label_plainly(axes: Axes) -> None:
+    """Label a logarithmic x axis with 1, 2, 5, 10, ... in the place of powers."""
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _short(name: str, limit: int = 24) -> str:
