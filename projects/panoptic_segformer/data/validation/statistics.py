@@ -25,6 +25,8 @@ __all__ = ["Statistics", "collect", "plot_statistics"]
 _THING_COLOR, _STUFF_COLOR = "#d55e00", "#0072b2"
 _WIDTH, _LEAST_HEIGHT, _HEIGHT_PER_CLASS, _DPI = 10.0, 6.0, 0.16, 110
 _BINS = 24
+# Labels at 1, 2, 5, 10, ... fit if the axis ends below this many times its start.
+_ROOMY = 500
 
 
 @dataclass
@@ -127,7 +129,13 @@ def _plot_sizes(axes: Axes, counts: Statistics) -> None:
     heights, widths = np.array(list(counts.sizes) or np.zeros((0, 2))).T
     numbers = np.array(list(counts.sizes.values()))
     axes.scatter(
-        widths, heights, s=10 + 190 * numbers / max([1, *numbers]), color=_STUFF_COLOR, alpha=0.4, linewidths=0
+        widths,
+        heights,
+        s=10 + 190 * numbers / max([1, *numbers]),
+        color=_STUFF_COLOR,
+        alpha=0.4,
+        linewidths=0,
+        clip_on=False,
     )
     axes.set(xlabel="picture's width, pixels", ylabel="height, pixels", xlim=(0, None), ylim=(0, None))
     axes.set_title(f"{counts.sizes.total():,} pictures, sizes that occur: {len(counts.sizes):,}", fontsize=8)
@@ -142,8 +150,9 @@ def _plot_things(axes: Axes, counts: Statistics) -> None:
 
 
 def _label_plainly(axes: Axes) -> None:
-    """Label a logarithmic x axis with 1, 2, 5, 10, ... in the place of powers."""
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    """Label a logarithmic x axis with plain numbers: powers of ten, and 2 and 5 of each where there is room."""
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < _ROOMY * low else (1,)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
 
