@@ -20,7 +20,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from .categories import Categories
 from .reading import PATHS_HINT, read_categories, read_panoptic_json
 
-__all__ = ["PanopticPaths", "configured_categories", "load_panoptic", "register_datasets"]
+__all__ = ["PanopticPaths", "configured_categories", "configured_paths", "load_panoptic", "register_datasets"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,25 @@ def configured_categories(cfg: CfgNode) -> Categories:
     if not names:
         raise ValueError("DATASETS.TRAIN and DATASETS.TEST are empty: the classes come from a dataset's metadata")
     return Categories.of_datasets(names)
+
+
+def configured_paths(cfg: CfgNode, name: str) -> PanopticPaths:
+    """Return where a dataset lies, one of DATASETS.REGISTER or one that is registered already; reads no file.
+
+    Raises: ValueError: if there is no such dataset, it is not in COCO-panoptic form, or its entry has other keys.
+    """
+    if name in cfg.DATASETS.REGISTER:
+        return _paths(name, cfg.DATASETS.REGISTER[name])
+    registered = [*cfg.DATASETS.REGISTER, *DatasetCatalog.list()]
+    if name not in registered:
+        raise ValueError(f"dataset {name!r} is unknown: enter it in DATASETS.REGISTER, which has {registered[:8]}, ...")
+    metadata = MetadataCatalog.get(name)
+    keys = ("image_root", "panoptic_json", "panoptic_root")
+    if missing := [key for key in keys if metadata.get(key) is None]:
+        raise ValueError(
+            f"dataset {name!r} is not in COCO-panoptic form, its metadata lacks {', '.join(missing)}: choose another"
+        )
+    return PanopticPaths(*(metadata.get(key) for key in keys))
 
 
 def load_panoptic(paths: PanopticPaths) -> list[dict[str, Any]]:

@@ -24,8 +24,10 @@ __all__ = [
     "VOID",
     "check_segments",
     "ids_present",
+    "is_color",
     "picture_pixels",
     "read_categories",
+    "read_json",
     "read_panoptic_json",
     "read_picture",
     "read_segment_colors",
@@ -40,16 +42,24 @@ PATHS_HINT = "correct its path; relative paths start at $DETECTRON2_DATASETS (./
 _GOLDEN_RATIO = 0.618034
 
 
+def read_json(path: str | Path) -> Any:
+    """Return the content of a json, whatever it is.
+
+    Raises: FileNotFoundError: if it does not exist. ValueError: if it is not json.
+    """
+    try:
+        return json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not a json file ({error}): {_FORM}") from error
+
+
 def read_panoptic_json(path: str | Path) -> dict[str, Any]:
     """Return the content of a json in COCO-panoptic form, its categories checked and sorted by id.
 
     Raises: FileNotFoundError: if it does not exist. ValueError: if it is not json, not panoptic, or contradicts
         itself (says why).
     """
-    try:
-        content = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not a json file ({error}): {_FORM}") from error
+    content = read_json(path)
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise ValueError(f"{path} is not panoptic, it has no list {key!r}: {_FORM}")
@@ -201,7 +211,7 @@ def _checked_categories(categories: list[Any], path: str | Path) -> list[dict[st
             raise ValueError(f"{path} gives category id {first['id']} to {both}: every category needs its own id")
     colored = [{**category, "color": category.get("color") or _color(index)} for index, category in enumerate(ordered)]
     for category in colored:
-        if not _is_color(category["color"]):
+        if not is_color(category["color"]):
             raise ValueError(
                 f"{path} gives category {category['name']!r} the color {category['color']!r}: expected three "
                 "integers from 0 to 255, or no color"
@@ -209,7 +219,8 @@ def _checked_categories(categories: list[Any], path: str | Path) -> list[dict[st
     return colored
 
 
-def _is_color(value: Any) -> bool:
+def is_color(value: Any) -> bool:
+    """Return whether a value is a category's color: [red, green, blue] of integers from 0 to 255."""
     return (
         isinstance(value, list)
         and len(value) == 3

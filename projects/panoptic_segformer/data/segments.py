@@ -8,17 +8,16 @@ Shape legend: H, W picture size.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from detectron2.structures import polygons_to_bitmask
 from panopticapi.utils import id2rgb
 from pycocotools import mask as rle
 
 from .reading import VOID, check_segments, read_picture, read_segment_colors
 
-__all__ = ["Segment", "read_segments"]
+__all__ = ["Segment", "read_segments", "segmentation_mask"]
 
 # Semantic png of Detectron2: value of pixels of any thing, value of pixels that are not annotated.
 _ANY_THING = 0
@@ -57,6 +56,39 @@ def read_segments(
     )
 
 
+def segmentation_mask(segmentation: dict[str, Any] | Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
+    """Return the mask (H, W) bool of a segmentation as COCO's instances have it: polygons, or RLE of either kind.
+
+    Args:
+        segmentation: the polygons' x, y, x, y, ... in pixels, or {"size", "counts"}.
+        size: (height, width) of the picture.
+    Raises: ValueError: if it is none of these, or the RLE is of another size.
+    """
+    try:
+        if not isinstance(segmentation, dict):
+            polygons = [np.asarray(polygon, dtype=np.float64).tolist() for polygon in segmentation]
+            encoded = rle.merge(rle.frPyObjects(polygons, *size)) if polygons else rle.encode(np.zeros(size, "u1", "F"))
+        else:
+            encoded = segmentation
+            if isinstance(segmentation["counts"], list):
+                _check_counts(**segmentation)
+                encoded = rle.frPyObjects(segmentation, *segmentation["size"])
+        mask = rle.decode(encoded).astype(bool)
+    except Exception as error:  # pycocotools raises that very class.
+        raise ValueError(f"a segmentation is neither polygons nor RLE ({error}): {str(segmentation)[:60]}") from error
+    if mask.shape != tuple(size):
+        raise ValueError(
+            f"an RLE has (height, width) {mask.shape}, its picture {tuple(size)}: use the json made for it"
+        )
+    return mask
+
+
+def _check_counts(counts: list[int], size: Sequence[int]) -> None:
+    # pycocotools leaves the pixels that too few counts say nothing of as they were in memory.
+    if sum(counts) != size[0] * size[1]:
+        raise ValueError(f"counts of {sum(counts)} pixels for a size of {size}")
+
+
 def _from_panoptic(
     dataset_dict: dict[str, Any], size: tuple[int, int], thing_ids: Container[int]
 ) -> tuple[np.ndarray, list[Segment]]:
@@ -83,17 +115,10 @@ def _from_separated(dataset_dict: dict[str, Any], size: tuple[int, int]) -> tupl
     instances = [instance for instance in dataset_dict["annotations"] if not instance.get("iscrowd", 0)]
     # Instance annotations may overlap, pixels have one id: the smaller instance lies on top.
     masks = sorted(
-        ((_instance_mask(instance, size), instance["category_id"]) for instance in instances),
+        ((segmentation_mask(instance["segmentation"], size), instance["category_id"]) for instance in instances),
         key=lambda entry: -int(entry[0].sum()),
     )
     for number, (mask, category_id) in enumerate(masks, start=_FIRST_INSTANCE_ID):
         ids[mask] = number
         segments.append(Segment(number, category_id, True))
     return id2rgb(ids), segments
-
-
-def _instance_mask(instance: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
-    segmentation = instance["segmentation"]
-    if isinstance(segmentation, dict):
-        return rle.decode(segmentation).astype(bool)
-    return polygons_to_bitmask([np.asarray(polygon) for polygon in segmentation], *size)

@@ -7,8 +7,28 @@ imported inside `run`: help is instant, and `panseg info` works where they are m
 
 from __future__ import annotations
 
-from . import analyze, benchmark, compare, configs, demo, info, page, quickstart, synthesize
+from . import (
+    analyze,
+    benchmark,
+    compare,
+    configs,
+    convert,
+    demo,
+    evaluate,
+    export,
+    info,
+    page,
+    quickstart,
+    robustness,
+    synthesize,
+    validate,
+)
 
 __all__ = ["VERBS"]
 
-VERBS = (info, demo, page, quickstart, configs, analyze, benchmark, compare, synthesize)
+VERBS = (
+    *(info, demo, page, quickstart),
+    *(validate, convert, synthesize),
+    *(evaluate, robustness, compare),
+    *(configs, analyze, benchmark, export),
+)
