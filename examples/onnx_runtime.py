@@ -43,7 +43,7 @@ class OnnxPanoptic:
         self.description: dict[str, Any] = json.loads(metadata[DESCRIPTION])
 
     def __call__(self, picture: np.ndarray) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """Return segment ids (H0, W0) int32, 0 = void, and one record per segment of a picture (H0, W0, 3) uint8 RGB."""
+        """Return segment ids (H0, W0) int32, 0 = void, and a record per segment of a picture (H0, W0, 3) uint8 RGB."""
         candidates = self.candidates(network_input(picture, self.description["input"]))
         return merge(candidates, picture.shape[:2], self.description["merging"])
 
@@ -98,7 +98,7 @@ def merge(
             break
         mask = upsample(masks[row], size) > threshold
         free = mask & (segment_ids == 0)
-        area, visible = np.count_nonzero(mask), np.count_nonzero(free)
+        area, visible = int(mask.sum()), int(free.sum())
         limit = options["thing_overlap_threshold" if isthing else "stuff_overlap_threshold"]
         if not visible or np.float32(area - visible) / np.float32(area) > np.float32(limit):
             continue
@@ -165,7 +165,7 @@ def main() -> None:
     names = {(entry["isthing"], entry["id"]): entry["name"] for entry in categories}
     for record in records:
         record["name"] = names[record["isthing"], record["category_id"]]
-        print(f"{record['name']:<20} score {record['score']:.3f}  {record['area']} pixels")
+        print(f"{record['name']:<20} score {record['score']:.3f}  {record['area']} pixels")  # noqa: T201
     arguments.output.mkdir(parents=True, exist_ok=True)
     stem = arguments.picture.stem
     drawn = overlay(picture, segment_ids, records, categories)

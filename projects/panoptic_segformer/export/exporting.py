@@ -41,24 +41,21 @@ class ExportOptions:
     with_operator: bool = False
 
 
-def export_model(
-    config: str | Path | CfgNode, weights: str, output: Path, options: ExportOptions, opts: Sequence[str] = ()
-) -> list[Parity]:
+def export_model(cfg: CfgNode, weights: str, output: Path, options: ExportOptions) -> list[Parity]:
     """Write a model to a file, compare the file with the model, and return how far they are apart, by size.
 
     Args:
-        config: of a Panoptic SegFormer.
+        cfg: of a Panoptic SegFormer.
         weights: file or address of a checkpoint.
         output: the file; its folder is made if it is missing.
         options: see there.
-        opts: overrides of the config, KEY VALUE.
 
-    Raises: FileNotFoundError: if config or weights are not there. ImportError: if a library of the format can't be
+    Raises: FileNotFoundError: if there are no weights. ImportError: if a library of the format can't be
         imported. ValueError: if an argument does not fit, the model is of another architecture, or the file is
         farther from the model than the tolerance; nothing is written then.
     """
     form = _form(options, output)
-    cfg = panoptic_only(configured(config, [*opts, "MODEL.WEIGHTS", weights, "MODEL.DEVICE", "cpu"]))
+    cfg = panoptic_only(configured(cfg, ["MODEL.WEIGHTS", weights, "MODEL.DEVICE", "cpu"]))
     if cfg.MODEL.META_ARCHITECTURE != ARCHITECTURE:
         raise ValueError(
             f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, which can't be exported: {ARCHITECTURE} can, "
@@ -84,7 +81,7 @@ def export_model(
 
 
 def check_sizes(cfg: CfgNode) -> list[tuple[int, int]]:
-    """Return three sizes (height, width) about the config's scale: landscape, portrait and half of it, two of them odd."""
+    """Return three sizes (height, width) of the config's scale: landscape, portrait and half of it, two of them odd."""
     short = cfg.INPUT.MIN_SIZE_TEST or SHORT_SIDE
     sizes = (short, short * 4 // 3), (short * 6 // 5 | 1, short * 4 // 5 | 1), (short // 2 | 1, short * 2 // 3 | 1)
     return [tuple(min(max(side, LEAST_SIDE), GREATEST_SIDE) for side in size) for size in sizes]

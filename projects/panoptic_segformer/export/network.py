@@ -1,7 +1,7 @@
 """What is exported: a picture in, candidates for merging out.
 
-Merging stays outside: it works at the size of the result, which a caller chooses, and its steps depend on what is in the
-picture. Everything in front of it is one graph whose only free sizes are those of the picture.
+Merging stays outside: it works at the size of the result, which a caller chooses, and its steps depend on what is in
+the picture. Everything in front of it is one graph whose only free sizes are those of the picture.
 Shape legend: H, W size of the picture, N candidates (things first), T of them things, h, w mask size, C coordinates.
 """
 
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..inference.candidates import Candidates
 from ..modeling.levels import FeatureLevels
 
 if TYPE_CHECKING:

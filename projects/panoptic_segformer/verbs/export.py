@@ -44,14 +44,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the file and print how far it is from the model."""
     from detectron2.utils.logger import setup_logger
 
-    from .. import load_config  # noqa: F401  mends Detectron2 before it is imported
+    from .. import load_config
     from ..export.checking import parity_table
     from ..export.exporting import ExportOptions, export_model
 
     setup_logger(name="panoptic_segformer")
     sizes = [tuple(size) for size in arguments.size]
     options = ExportOptions(arguments.format, sizes, arguments.tolerance, arguments.with_operator)
-    checks = export_model(arguments.config_file, arguments.weights, arguments.output, options, arguments.opts)
+    cfg = load_config(arguments.config_file, arguments.opts)
+    checks = export_model(cfg, arguments.weights, arguments.output, options)
     print("largest errors against the model, beside the largest values of the outputs:\n")
     print(parity_table(checks))
     print(f"\nwrote {arguments.output} ({arguments.output.stat().st_size / 1e6:.1f} MB)")
