@@ -37,12 +37,11 @@ def example():
     return module
 
 
-sides = st.integers(1, 12)
+def sizes(greatest: int) -> st.SearchStrategy[tuple[int, int]]:
+    return st.tuples(st.integers(1, greatest), st.integers(1, greatest))
 
 
-@given(
-    source=st.tuples(sides, sides), target=st.tuples(st.integers(1, 40), st.integers(1, 40)), seed=st.integers(0, 99)
-)
+@given(source=sizes(12), target=sizes(40), seed=st.integers(0, 99))
 def test_upsampling_is_torchs(example, source, target, seed):
     mask = torch.randn(source, generator=torch.Generator().manual_seed(seed))
     expected = torch.nn.functional.interpolate(mask[None, None], target, mode="bilinear", align_corners=False)[0, 0]
@@ -85,13 +84,10 @@ def test_resizing_is_detectron2s(example, size, short_side, long_side, channels)
     picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     options = {"short_side": short_side, "long_side": long_side, "channels": channels, "least_side": 20}
     if short_side:
-        picture_resized = (
-            T.ResizeShortestEdge(short_side, long_side or 10**6).get_transform(picture).apply_image(picture)
-        )
+        resize = T.ResizeShortestEdge(short_side, long_side or 10**6).get_transform(picture)
     else:
         scale = min(1.0, long_side / max(size)) if long_side else 1.0
-        new = [int(side * scale + 0.5) for side in size]
-        resize = T.ResizeTransform(*size, *new)
+        resize = T.ResizeTransform(*size, *(int(side * scale + 0.5) for side in size))
     resized = resize.apply_image(picture)
     expected = (resized if channels == "RGB" else resized[..., ::-1]).transpose(2, 0, 1)
     np.testing.assert_array_equal(example.network_input(picture, options), expected)
