@@ -42,12 +42,12 @@ def test_file_of_another_model_is_told_apart(small_model, exported):
     bias = small_model.thing_mask_decoder.final_attention.fusion.fuse.bias
     try:
         with torch.no_grad():
-            bias += 0.01
+            bias += 1
         parity = check_parity(small_model, exported[1], scene_image((97, 131), "RGB"))
     finally:
         with torch.no_grad():
-            bias -= 0.01
-    assert parity.errors["masks"] == pytest.approx(0.01, rel=0.05)
+            bias -= 1
+    assert parity.errors["masks"] == pytest.approx(1, rel=0.05)
     assert parity.fails(TOLERANCE)
 
 

@@ -5,13 +5,12 @@ Shape legend: H, W size of a picture.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,12 @@ def write_onnx(program: ExportedProgram, description: dict[str, Any], path: Path
         import_optional(module, EXTRA)
     with _quiet():
         exported = torch.onnx.export(
-            program, input_names=[INPUT_NAME], output_names=list(OUTPUT_NAMES), opset_version=OPSET, dynamo=True
+            program,
+            input_names=[INPUT_NAME],
+            output_names=list(OUTPUT_NAMES),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
         )
         exported.model.metadata_props[DESCRIPTION] = json.dumps(description)
         exported.save(path, external_data=False)
@@ -128,7 +132,7 @@ FORMATS = {
 }
 
 
-@contextlib.contextmanager
+@contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what torch's exporter tells of its steps from the terminal; errors are raised all the same."""
     exporters = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
@@ -136,7 +140,7 @@ def _quiet() -> Iterator[None]:
     for logger in exporters:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
