@@ -15,13 +15,14 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ..modeling import deformable_attention
 from ..ops import ms_deform_attn_fused_reference
 from .network import ExportableNetwork
 
-__all__ = ["GREATEST_SIDE", "LEAST_SIDE", "export_program"]
+__all__ = ["GREATEST_SIDE", "LEAST_SIDE", "export_program", "trace"]
 
 # The coarsest level has stride 64, and torch.export takes sizes of 0 and 1 for constants.
 LEAST_SIDE = 65
@@ -38,15 +39,21 @@ def export_program(network: ExportableNetwork, *, with_operator: bool) -> Export
         with_operator: keep the compiled operator, where there is one: the program is faster then, and needs this
             package where it is loaded. Otherwise it is made of torch's own operators.
     """
-    image = torch.zeros(3, *TRACED_SIZE, dtype=torch.uint8)
-    side = Dim.DYNAMIC(min=LEAST_SIDE, max=GREATEST_SIDE)
     definition = _replaced(deformable_attention, "ms_deform_attn_fused", ms_deform_attn_fused_reference)
-    with nullcontext() if with_operator else definition, _short_padding(), torch.no_grad(), warnings.catch_warnings():
+    with nullcontext() if with_operator else definition:
+        return trace(network, torch.zeros(3, *TRACED_SIZE, dtype=torch.uint8))
+
+
+def trace(module: nn.Module, images: Tensor) -> ExportedProgram:
+    """Return the program of a module that takes images (..., H, W), for any H and W in the limits."""
+    side = Dim.DYNAMIC(min=LEAST_SIDE, max=GREATEST_SIDE)
+    sides = {images.dim() - 2: side, images.dim() - 1: side}
+    with _short_padding(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about its own code
         return torch.export.export(
-            network,
-            (image,),
-            dynamic_shapes=({1: side, 2: side},),
+            module,
+            (images,),
+            dynamic_shapes=(sides,),
             strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )
