@@ -1,11 +1,11 @@
-"""Time exported files beside the model that they were made of, and count what they and smaller numbers cost in quality.
+"""Time exported files beside the model that they were made of, and count what int8 costs in quality.
 
 `python benchmarks/export.py --config-file YAML --weights FILE --files model.onnx model.pt2 ...`
-`[--size HEIGHT WIDTH] [--threads N] [--runs N] [--smaller] [--quality]`
+`[--size HEIGHT WIDTH] [--threads N] [--runs N] [--int8] [--quality]`
 
 The files are what `panseg export` wrote. All contenders take the same picture to the same candidates, in one process
-and in turns; merging, which all share, is left out. --smaller adds each .onnx with weights in int8 (ONNX Runtime's
-dynamic quantization) and in float16. --quality counts panoptic quality of all contenders on the dataset of
+and in turns; merging, which all share, is left out. --int8 adds each .onnx with matrix products in int8 (ONNX Runtime's
+dynamic quantization). --quality counts panoptic quality of all contenders on the dataset of
 DATASETS.TEST.
 """
 
@@ -18,14 +18,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import onnx
 import onnxruntime
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.transformers.float16 import convert_float_to_float16
 from tabulate import tabulate
 from timing import make_clock, take_turns
 from torch import Tensor
@@ -61,7 +59,7 @@ def main() -> None:
     }
     print("\n".join(f"- {name}: {fact}" for name, fact in facts.items()))
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        contenders = _open_all(model, arguments.files, Path(folder) if arguments.smaller else None)
+        contenders = _open_all(model, arguments.files, Path(folder) if arguments.int8 else None)
         for size in arguments.size or [(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]:
             _print_times(contenders, scene_image(tuple(size), cfg.INPUT.FORMAT), arguments.threads, arguments.runs)
         if arguments.quality:
@@ -77,35 +75,23 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, nargs=2, action="append", metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="default: %(default)s")
     parser.add_argument("--runs", type=int, default=9, metavar="N", help="default: %(default)s")
-    parser.add_argument("--smaller", action="store_true", help="also int8 and float16 of each .onnx")
+    parser.add_argument("--int8", action="store_true", help="also each .onnx in int8")
     parser.add_argument("--quality", action="store_true", help="also panoptic quality")
     return parser.parse_args()
 
 
 def _open_all(model: PanopticSegFormer, files: list[Path], folder: Path | None) -> dict[str, Run]:
-    """Return what runs each contender; with a folder, of each .onnx also copies with smaller numbers, written there."""
+    """Return what runs each contender; with a folder, also each .onnx in int8, written there."""
     if folder:
-        smaller = {".int8": _quantize, ".float16": _halve}
         for file in [file for file in files if file.suffix == ".onnx"]:
-            for ending, write in smaller.items():
-                copy = folder / f"{file.stem}{ending}.onnx"
-                write(file, copy)
-                files = [*files, copy]
+            copy = folder / f"{file.stem}.int8.onnx"
+            quantize_dynamic(file, copy, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
+            files = [*files, copy]
     openers = {form.suffix: form.open for form in FORMATS.values()}
     contenders: dict[str, Run] = {"model": ExportableNetwork(model).outputs}
     for file in files:
         contenders[f"{file.name} ({file.stat().st_size / 1e6:.1f} MB)"] = openers[file.suffix](file)
     return contenders
-
-
-def _quantize(source: Path, target: Path) -> None:
-    """Write a copy whose matrix products and their weights are int8."""
-    quantize_dynamic(source, target, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
-
-
-def _halve(source: Path, target: Path) -> None:
-    """Write a copy in float16, with outputs in float32."""
-    onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True), target)
 
 
 def _print_times(contenders: dict[str, Run], image: Tensor, threads: int, runs: int) -> None:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detectron2.config import CfgNode
+from detectron2.modeling import Backbone
 
 from ..inference.loading import configured, load_predictor, panoptic_only
+from ..modeling.backbone import TimmBackbone
 from ..optional import import_optional
 from ..writing import whole_file
 from .checking import LEAST_AGREEMENT, Parity, check_parity, parity_table, scene_image
@@ -65,6 +67,7 @@ def export_model(cfg: CfgNode, weights: str, output: Path, options: ExportOption
     for module in form.modules:
         import_optional(module, EXTRA)
     model = load_predictor(cfg).model
+    _check_backbone(model.backbone)
     program = export_program(ExportableNetwork(model), with_operator=options.with_operator)
     output.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(output) as partial:
@@ -105,3 +108,12 @@ def _form(options: ExportOptions, output: Path) -> Format:
                 f"{GREATEST_SIDE} pixels"
             )
     return form
+
+
+def _check_backbone(backbone: Backbone) -> None:
+    """Raise ValueError if a backbone fills pictures up: one program can't both do and leave it, as sizes want it."""
+    if isinstance(backbone, TimmBackbone) and backbone.side_multiple > 1:
+        raise ValueError(
+            f"the backbone fills pictures up to multiples of {backbone.side_multiple} pixels, which can't be exported "
+            "for pictures of any size: Detectron2's ResNet, EfficientNet and PVTv2 can, set MODEL.TIMM.NAME to one"
+        )

@@ -105,9 +105,9 @@ class TimmBackbone(Backbone):
         bottom, right = (
             side + -side % self.side_multiple - old for side, old in zip(sides, images.shape[-2:], strict=True)
         )
-        # An exported program has to fill up whatever size it is traced with.
-        may_need = self.side_multiple > 1 if torch.compiler.is_exporting() else bottom or right
-        return F.pad(images, (0, right, 0, bottom)) if may_need else images
+        if torch.compiler.is_exporting():  # those that it would fill up are refused, see export/exporting.py
+            return images
+        return F.pad(images, (0, right, 0, bottom)) if bottom or right else images
 
 
 @BACKBONE_REGISTRY.register()
