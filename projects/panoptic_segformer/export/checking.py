@@ -32,7 +32,7 @@ __all__ = ["LEAST_AGREEMENT", "Parity", "check_parity", "largest_errors", "parit
 # Share of pixels with the same segment.
 LEAST_AGREEMENT = 0.999
 # Probabilities nearer than this to the lowest that is chosen may belong to other candidates.
-CUT_ROUNDING = 1e-6
+CUT_ROUNDING = 1e-5
 # More than any sum of differences between two candidates of one class.
 OTHER_CLASS = 1e9
 
