@@ -149,18 +149,21 @@ class PanopticSegFormer(nn.Module):
             positions.setdefault(image.shape[-2:], []).append(position)
         pictures: list[list[Tensor]] = [[] for _ in images]
         for same_size in positions.values():
-            batch = torch.stack([images[position] for position in same_size])
-            # torch pools channels last several times as fast on a CPU; in training that would take more memory.
-            if batch.device.type == "cpu" and not torch.is_grad_enabled():
-                batch = batch.contiguous(memory_format=torch.channels_last)
-            features = self.backbone(batch)
-            levels = self.neck([features[name] for name in self.in_features])
+            levels = self.same_size_levels(torch.stack([images[position] for position in same_size]))
             if len(positions) == 1:
                 sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
                 return FeatureLevels(levels, [sizes] * len(images))
             for row, position in enumerate(same_size):
                 pictures[position] = [level[row : row + 1] for level in levels]
         return pad_levels(pictures)
+
+    def same_size_levels(self, batch: Tensor) -> list[Tensor]:
+        """Return the neck's levels of a batch (B, 3, H, W) of normalised images, finest first."""
+        # torch pools channels last several times as fast on a CPU; in training that would take more memory.
+        if batch.device.type == "cpu" and not torch.is_grad_enabled():
+            batch = batch.contiguous(memory_format=torch.channels_last)
+        features = self.backbone(batch)
+        return self.neck([features[name] for name in self.in_features])
 
     def extract_targets(self, example: dict[str, object]) -> PictureTargets:
         """Return the truth of a training example, of the kinds of segments that the model learns."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
@@ -84,14 +85,18 @@ class TimmBackbone(Backbone):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Map normalised images (B, 3, H, W) to features by name, each (B, C, ceil(H / stride), ceil(W / stride))."""
         height, width = images.shape[-2:]
-        features = self.model(self._pad(images))
+        padded = self._pad(images)
+        features = self.model(padded)
         outputs = {}
         for name, index in zip(self._out_features, self.indices, strict=True):
             feature = features[index] if self.is_channels_last else features[index].permute(0, 2, 3, 1)
             if name in self.output_norms:
                 feature = self.output_norms[name](feature)
-            stride = self._out_feature_strides[name]
-            outputs[name] = feature.permute(0, 3, 1, 2)[..., : -(-height // stride), : -(-width // stride)]
+            feature = feature.permute(0, 3, 1, 2)
+            if padded is not images:
+                stride = self._out_feature_strides[name]
+                feature = feature[..., : -(-height // stride), : -(-width // stride)]
+            outputs[name] = feature
         return outputs
 
     def _pad(self, images: Tensor) -> Tensor:
@@ -100,6 +105,8 @@ class TimmBackbone(Backbone):
         bottom, right = (
             side + -side % self.side_multiple - old for side, old in zip(sides, images.shape[-2:], strict=True)
         )
+        if torch.compiler.is_exporting():  # those that it would fill up are refused, see export/exporting.py
+            return images
         return F.pad(images, (0, right, 0, bottom)) if bottom or right else images
 
 
