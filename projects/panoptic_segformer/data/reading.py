@@ -24,6 +24,7 @@ __all__ = [
     "VOID",
     "check_segments",
     "ids_present",
+    "picture_pixels",
     "read_categories",
     "read_panoptic_json",
     "read_picture",
@@ -97,7 +98,8 @@ def read_picture(path: str | Path, image_format: str) -> np.ndarray:
     Raises: FileNotFoundError: if it does not exist. ValueError: if it cannot be decoded.
     """
     try:
-        return detection_utils.read_image(str(path), format=image_format)
+        with Image.open(path) as image:
+            return picture_pixels(image, image_format)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"picture {path} does not exist: restore it or remove its entry") from error
     # Pillow raises all of these on damaged files, the last one on pictures of extreme size.
@@ -105,6 +107,14 @@ def read_picture(path: str | Path, image_format: str) -> np.ndarray:
         raise ValueError(
             f"picture {path} cannot be read ({error}): replace the file or remove it from the data"
         ) from error
+
+
+def picture_pixels(image: Image.Image, image_format: str) -> np.ndarray:
+    """Return an opened picture as `read_picture` does; as a colour, a grey of 16 bits keeps its upper 8."""
+    image = detection_utils._apply_exif_orientation(image)
+    if image.mode.startswith("I;16") and image_format != "L":
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow would make all above 255 white
+    return detection_utils.convert_PIL_to_numpy(image, image_format)
 
 
 def read_segment_colors(path: str | Path, size: tuple[int, int]) -> np.ndarray:

@@ -9,45 +9,27 @@ from __future__ import annotations
 import glob
 import logging
 import os
-import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from detectron2.config import CfgNode
-from detectron2.engine import DefaultPredictor
-from PIL import Image
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..checkpoint.loading import read_own_checkpoint
 from ..data.reading import read_picture
-from ..visualization import draw_panoptic
-from ..writing import whole_file
+from ..visualization import draw_panoptic, write_picture
 
 if TYPE_CHECKING:
     from ..data.categories import Categories
 
-__all__ = [
-    "PICTURE_SUFFIXES",
-    "check_device",
-    "check_weights",
-    "input_files",
-    "load_predictor",
-    "output_files",
-    "predict_files",
-    "without_instances",
-    "write_picture",
-]
+__all__ = ["PICTURE_SUFFIXES", "input_files", "output_files", "predict_files"]
 
 logger = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 JPEG_SUFFIXES = frozenset({".jpeg", ".jpg"})
-JPEG_QUALITY = 92
 
 
 def input_files(inputs: Sequence[str | Path]) -> list[Path]:
@@ -113,49 +95,6 @@ def output_files(files: Sequence[Path], output_dir: Path) -> list[Path]:
     return outputs
 
 
-def load_predictor(cfg: CfgNode) -> DefaultPredictor:
-    """Return Detectron2's predictor for a config, with plain words where it would fail in an assertion.
-
-    Raises: FileNotFoundError: if there are no weights. ValueError: if they can't be read, or the config asks for
-        a GPU that is not there.
-    """
-    weights = cfg.MODEL.WEIGHTS
-    check_weights(weights)
-    check_device(cfg)
-    try:
-        return DefaultPredictor(cfg)
-    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError):
-        if _is_file(weights):
-            read_own_checkpoint(weights)  # If it is the file's fault, this says in plain words what is wrong with it.
-        raise
-
-
-def without_instances(cfg: CfgNode) -> CfgNode:
-    """Return a config whose model gives no instances, where that can be told: overlays show none."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    for node in cfg.MODEL.values():
-        if isinstance(node, CfgNode) and "INSTANCE_ON" in node.get("TEST", ()):
-            node.TEST.INSTANCE_ON = False
-    return cfg
-
-
-def check_weights(weights: str) -> None:
-    """Raise FileNotFoundError if weights are neither a file that is there nor an address."""
-    if _is_file(weights) and not Path(weights).is_file():
-        raise FileNotFoundError(f"weights {weights!r} do not exist: give the file or address of a checkpoint")
-
-
-def _is_file(weights: str) -> bool:
-    return "://" not in weights
-
-
-def check_device(cfg: CfgNode) -> None:
-    """Raise ValueError if a config asks for a GPU that is not there."""
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but torch finds no GPU that it can use: choose cpu")
-
-
 def predict_files(
     predictor: Callable[[np.ndarray], dict[str, Any]],
     files: Sequence[Path],
@@ -194,9 +133,3 @@ def predict_files(
             panoptic_seg, segments_info = result["panoptic_seg"]
             write_picture(draw_panoptic(image, panoptic_seg, segments_info, categories), output)
     return left_out
-
-
-def write_picture(picture: np.ndarray, path: Path) -> None:
-    """Write (H, W, 3) uint8 RGB in the format of the path's ending."""
-    with whole_file(path) as partial:
-        Image.fromarray(picture).save(partial, quality=JPEG_QUALITY)

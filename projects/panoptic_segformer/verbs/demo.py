@@ -32,7 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     from detectron2.utils.logger import setup_logger
 
     from .. import load_config
-    from ..inference.prediction import input_files, load_predictor, predict_files, without_instances
+    from ..inference.loading import load_predictor, panoptic_only
+    from ..inference.prediction import input_files, predict_files
 
     setup_logger(name="panoptic_segformer")
     files = input_files(arguments.input)
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.config_file,
         [*arguments.opts, "MODEL.WEIGHTS", arguments.weights, *device_overrides(arguments.device)],
     )
-    predictor = load_predictor(without_instances(cfg))
+    predictor = load_predictor(panoptic_only(cfg))
     unreadable = predict_files(predictor, files, arguments.output, predictor.model.categories)
     print(f"wrote {len(files) - len(unreadable)} of {len(files)} overlays to {arguments.output}")
     for file in unreadable:
