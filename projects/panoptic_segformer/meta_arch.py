@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .building import build_parts
 from .checkpoint.loading import load_with_summary
 from .data.categories import Categories
+from .inference.augmentation import Views, find_in_views
 from .inference.candidates import (
     Candidates,
     MaskTokens,
@@ -61,6 +62,7 @@ class PanopticSegFormer(nn.Module):
         stuff_mask_decoder: StuffMaskDecoder | None,
         criterion: Criterion,
         inference_options: InferenceOptions,
+        views: Views | None,
         location: Location,
         categories: Categories,
         pixel_mean: Sequence[float],
@@ -89,6 +91,7 @@ class PanopticSegFormer(nn.Module):
         self.is_joint = classifying_mask_decoder is not None and stuff_mask_decoder is None and categories.num_stuff > 0
         self.criterion = criterion
         self.inference_options = inference_options
+        self.views = views
         self.location = location
         self.categories = categories
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
@@ -126,7 +129,8 @@ class PanopticSegFormer(nn.Module):
         if self.views is None:
             candidates = self.find_candidates(images)
         else:
-            candidates = [find_in_views(self.find_candidates, image, self.views) for image in images]
+            threshold = self.inference_options.merging.mask_threshold
+            candidates = [find_in_views(self.find_candidates, image, self.views, threshold) for image in images]
         sizes = [
             (example.get("height", image.shape[-2]), example.get("width", image.shape[-1]))
             for example, image in zip(batched_inputs, images, strict=True)

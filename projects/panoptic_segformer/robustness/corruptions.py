@@ -9,7 +9,7 @@ Object Detection", 2019. Shape legend: H, W size of a picture.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -66,7 +66,9 @@ def choose_corruptions(names: Iterable[str], severities: Iterable[int]) -> list[
         chosen.update(groups.get(name, (name,)))
     severities = sorted(set(severities))
     if wrong := [severity for severity in severities if severity not in SEVERITIES]:
-        raise ValueError(f"severity {wrong[0]} does not exist: give whole numbers from {SEVERITIES[0]} to {SEVERITIES[-1]}")
+        raise ValueError(
+            f"severity {wrong[0]} does not exist: give whole numbers from {SEVERITIES[0]} to {SEVERITIES[-1]}"
+        )
     return [Corruption(name, severity) for name in known if name in chosen for severity in severities]
 
 
@@ -113,11 +115,11 @@ def corrupt_picture(image: np.ndarray, corruption: Corruption) -> np.ndarray:
 
 
 @contextmanager
-def _numpy_seed(seed: int):  # noqa: ANN202
-    """Set numpy's global random numbers, which the library takes, and set them back at the end."""
-    state = np.random.get_state()
-    np.random.seed(seed)
+def _numpy_seed(seed: int) -> Iterator[None]:
+    """Seed numpy's global random numbers, which the library takes, and set them back at the end."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
     try:
         yield
     finally:
-        np.random.set_state(state)
+        np.random.set_state(state)  # noqa: NPY002
