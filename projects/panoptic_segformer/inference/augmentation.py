@@ -54,11 +54,12 @@ class Views:
         node = cfg.TEST.AUG
         if not node.ENABLED:
             return None
-        if wrong := [size for size in (*node.MIN_SIZES, node.MAX_SIZE) if not isinstance(size, int) or size < 1]:
-            raise ValueError(
-                f"TEST.AUG has MIN_SIZES {tuple(node.MIN_SIZES)} and MAX_SIZE {node.MAX_SIZE}, where {wrong[0]!r} is no "
-                "size: give whole numbers of pixels, and () as MIN_SIZES to keep the size that a picture has"
-            )
+        for size in (*node.MIN_SIZES, node.MAX_SIZE):
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(
+                    f"TEST.AUG.MIN_SIZES is {tuple(node.MIN_SIZES)} and MAX_SIZE {node.MAX_SIZE}, but {size!r} is no "
+                    "size: give whole numbers of pixels, and () as MIN_SIZES to keep the size that a picture has"
+                )
         return cls(tuple(node.MIN_SIZES), node.MAX_SIZE, node.FLIP)
 
     def sizes(self, size: Size) -> list[Size]:
@@ -98,7 +99,7 @@ def mirrored(candidates: Candidates) -> Candidates:
 
 
 def join_views(views: Sequence[Candidates], mask_threshold: float) -> Candidates:
-    """Return the candidates of all views, those of one object joined, at most as many as one view has.
+    """Return the candidates of all views, those of one object joined; of things at most as many as one view has.
 
     Candidates of a view are matched one to one with what the views before it have found: those of one class that
     overlap most and are surest. A joined candidate has the mean of its masks and boxes, weighted by the squared class
@@ -135,10 +136,11 @@ def _joined(views: Sequence[Candidates], mask_threshold: float, is_thing: bool) 
         shares = objects.bincount(minlength=count) / len(views)
         shares[: numbers[0]] = 1
         joined_probs = shares * probs.new_zeros(count).scatter_reduce_(0, objects, probs, "amax")
+        best = joined_probs.topk(min(count, max(numbers))).indices
     else:
         joined_probs = probs.new_zeros(count).index_add_(0, objects, probs) / len(views)
+        best = torch.arange(count, device=probs.device)
     weights = probs**WEIGHT_EXPONENT
-    best = joined_probs.topk(min(count, max(numbers))).indices
     return Candidates(
         masks=_means(masks, weights, objects, count)[best],
         class_probs=joined_probs[best],

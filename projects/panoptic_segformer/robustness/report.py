@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,9 +82,18 @@ def write_results(robustness: Robustness, output: Path) -> None:
             partial.write_text(text + "\n", encoding="utf-8")
 
 
-def draw_corruptions(measurement: Measurement, corruptions: Sequence[Corruption], path: Path) -> None:
-    """Write a picture of the first scene, clean and under each corruption, with the model's results below each."""
-    cells = [_cell(measurement, corruption) for corruption in (None, *corruptions)]
+def draw_corruptions(
+    measurement: Measurement, corruptions: Sequence[Corruption], record: Mapping[str, Any], path: Path
+) -> None:
+    """Write a picture of one scene, clean and under each corruption, with the model's results below each.
+
+    Args:
+        measurement: the model.
+        corruptions: kinds and severities, in rows of four.
+        record: one of the measurement's records.
+        path: where the picture is written.
+    """
+    cells = [_cell(measurement, record, corruption) for corruption in (None, *corruptions)]
     blank = ("", np.full_like(cells[0][0][1], WHITE))
     # The clean scene has a row of its own, so that those below are the groups of the table.
     rows = [cells[:1], *(cells[start : start + PANELS_IN_ROW] for start in range(1, len(cells), PANELS_IN_ROW))]
@@ -95,10 +105,9 @@ def draw_corruptions(measurement: Measurement, corruptions: Sequence[Corruption]
 
 
 def _cell(
-    measurement: Measurement, corruption: Corruption | None
+    measurement: Measurement, record: Mapping[str, Any], corruption: Corruption | None
 ) -> tuple[tuple[str, np.ndarray], tuple[str, np.ndarray]]:
-    """Return the titled picture and the titled result of the first scene."""
-    record = measurement.records[0]
+    """Return the titled picture and the titled result of a scene."""
     image = read_picture(record["file_name"], "RGB")
     if corruption is not None:
         image = corrupt_picture(image, corruption)

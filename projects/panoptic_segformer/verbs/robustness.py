@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--severity", type=positive, nargs="+", default=[3], metavar="N", help="from 1 to 5; default: 3"
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="pictures, the first ones; default: all")
+    parser.add_argument(
+        "--shown", type=positive, default=1, metavar="N", help="which one of them is drawn; default: %(default)s"
+    )
     add_device(parser)
     add_opts(parser)
 
@@ -51,11 +54,14 @@ def run(arguments: argparse.Namespace) -> int:
         [*arguments.opts, "MODEL.WEIGHTS", arguments.weights, *device_overrides(arguments.device)],
     )
     measurement = Measurement(cfg, arguments.dataset, arguments.limit)
+    if arguments.shown > len(measurement.records):
+        raise ValueError(f"--shown is {arguments.shown}, but there are {len(measurement.records)} pictures")
     robustness = measure_robustness(measurement, corruptions, arguments.output)
     write_results(robustness, arguments.output)
     worst = max(arguments.severity)
     shown = [corruption for corruption in corruptions if corruption.severity == worst]
-    draw_corruptions(measurement, shown, arguments.output / PICTURE_FILE)
+    record = measurement.records[arguments.shown - 1]
+    draw_corruptions(measurement, shown, record, arguments.output / PICTURE_FILE)
     print(robustness_table(robustness))
     print(f"\nresults: {arguments.output}")
     return 0
