@@ -192,8 +192,10 @@ def test_small_pictures_are_refused_before_anything_is_measured(measure, scenes_
     content = json.loads((folder / "panoptic.json").read_text())
     content["images"][1]["height"] = 20
     (folder / "panoptic.json").write_text(json.dumps(content))
-    entry = {"IMAGES": folder / "images", "PANOPTIC_JSON": folder / "panoptic.json", "PANOPTIC_PNG": folder}
-    paths = [word for key, path in entry.items() for word in (f"DATASETS.REGISTER.synthetic_val.{key}", str(path))]
+    names = {"IMAGES": "images", "PANOPTIC_JSON": "panoptic.json", "PANOPTIC_PNG": "panoptic_png"}
+    paths = [
+        word for key, name in names.items() for word in (f"DATASETS.REGISTER.synthetic_val.{key}", f"{folder}/{name}")
+    ]
     with pytest.raises(ValueError, match=r"1 of 2 pictures can't be corrupted.*\(20, 128\)"):
         measure(*paths)
 

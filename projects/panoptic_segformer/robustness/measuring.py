@@ -90,7 +90,7 @@ class Measurement:
         self.cfg = _on_dataset(panoptic_only(cfg), dataset)
         register_datasets(self.cfg)
         self.dataset = self.cfg.DATASETS.TEST[0]
-        _check_registered(self.dataset)
+        _check_registered(self.cfg)
         truth = PanopticTruth.of_dataset(self.dataset)
         self.records = [
             record for record in DatasetCatalog.get(self.dataset) if record["image_id"] in truth.annotations
@@ -174,11 +174,13 @@ def _on_dataset(cfg: CfgNode, dataset: str) -> CfgNode:
     return cfg
 
 
-def _check_registered(dataset: str) -> None:
+def _check_registered(cfg: CfgNode) -> None:
+    (dataset,) = cfg.DATASETS.TEST
     if dataset not in DatasetCatalog.list():
+        known = [*cfg.DATASETS.REGISTER, *DatasetCatalog.list()]
         raise ValueError(
-            f"dataset {dataset!r} is not registered with Detectron2{closest(dataset, DatasetCatalog.list())}: give one "
-            "that is, or describe it in the config's DATASETS.REGISTER"
+            f"dataset {dataset!r} is not registered with Detectron2{closest(dataset, known)}: give one that is, or "
+            "describe it in the config's DATASETS.REGISTER"
         )
 
 
