@@ -102,9 +102,9 @@ def join_views(views: Sequence[Candidates], mask_threshold: float) -> Candidates
     """Return the candidates of all views, those of one object joined; of things at most as many as one view has.
 
     Candidates of a view are matched one to one with what the views before it have found: those of one class that
-    overlap most and are surest. A joined candidate has the mean of its masks and boxes, weighted by the squared class
-    probability. Its class probability is, for a thing, the highest in any view, times the share of the views that have
-    it if the first one has not; for stuff, the mean over the views.
+    overlap most and are surest. A joined candidate has the mean of its masks, weighted by the squared class probability,
+    and the box of the first view that has it. Its class probability is, for a thing, the highest in any view, times the
+    share of the views that have it if the first one has not; for stuff, the mean over the views.
 
     Args:
         views: V of them, not mirrored, with masks of any size.
@@ -140,13 +140,12 @@ def _joined(views: Sequence[Candidates], mask_threshold: float, is_thing: bool) 
     else:
         joined_probs = probs.new_zeros(count).index_add_(0, objects, probs) / len(views)
         best = torch.arange(count, device=probs.device)
-    weights = probs**WEIGHT_EXPONENT
     return Candidates(
-        masks=_means(masks, weights, objects, count)[best],
+        masks=_mean_masks(masks, probs**WEIGHT_EXPONENT, objects, count)[best],
         class_probs=joined_probs[best],
-        category_ids=category_ids[founders][best],
+        category_ids=category_ids[founders[best]],
         is_thing=torch.full_like(best, is_thing, dtype=torch.bool),
-        boxes=_means(boxes, weights[: len(boxes)], objects[: len(boxes)], count)[best],  # stuff has none
+        boxes=boxes[founders[best]] if is_thing else boxes,
     )
 
 
@@ -181,12 +180,11 @@ def _match(likeness: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
     return founders, torch.cat(objects)
 
 
-def _means(values: Tensor, weights: Tensor, objects: Tensor, count: int) -> Tensor:
-    """Return the weighted means (count, ...) of the values (A, ...) of each object; 0 where all weights are."""
+def _mean_masks(masks: Tensor, weights: Tensor, objects: Tensor, count: int) -> Tensor:
+    """Return the weighted mean (n, h, w) of the masks (A, h, w) of each object; 0 where all weights are."""
     sums = weights.new_zeros(count).index_add_(0, objects, weights)
     shares = weights / sums[objects].clamp(min=torch.finfo(sums.dtype).tiny)
-    weighted = values * shares.view(-1, *[1] * (values.ndim - 1))
-    return values.new_zeros(count, *values.shape[1:]).index_add_(0, objects, weighted)
+    return torch.zeros_like(masks[:count]).index_add_(0, objects, masks * shares[:, None, None])
 
 
 def _resized(values: Tensor, size: Size) -> Tensor:
