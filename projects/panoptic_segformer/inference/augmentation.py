@@ -102,9 +102,9 @@ def join_views(views: Sequence[Candidates], mask_threshold: float) -> Candidates
     """Return the candidates of all views, those of one object joined; of things at most as many as one view has.
 
     Candidates of a view are matched one to one with what the views before it have found: those of one class that
-    overlap most and are surest. A joined candidate has the mean of its masks, weighted by the squared class probability,
-    and the box of the first view that has it. Its class probability is, for a thing, the highest in any view, times the
-    share of the views that have it if the first one has not; for stuff, the mean over the views.
+    overlap most and are surest. A joined candidate has the mean of its masks, weighted by the squared class
+    probability, and the box of the first view that has it. Its class probability is, for a thing, the highest in any
+    view, times the share of the views that have it if the first one has not; for stuff, the mean over the views.
 
     Args:
         views: V of them, not mirrored, with masks of any size.
