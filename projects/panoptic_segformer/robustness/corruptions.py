@@ -2,7 +2,7 @@
 
 The library imagecorruptions does the work; this says which kinds there are, in the order of the paper's table, and
 where the library's random numbers come from.
-Reference: Li et al., "Panoptic SegFormer", CVPR 2022, section 4.4; Michaelis et al., "Benchmarking Robustness in
+Reference: Li et al., "Panoptic SegFormer", CVPR 2022, table of COCO-C; Michaelis et al., "Benchmarking Robustness in
 Object Detection", 2019. Shape legend: H, W size of a picture.
 """
 

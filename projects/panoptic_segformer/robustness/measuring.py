@@ -2,7 +2,7 @@
 
 Pictures are corrupted as they are read, before they are resized, as in COCO-C. What was measured is kept on disk and
 not measured again: a run can be stopped and goes on where it was.
-Reference: Li et al., "Panoptic SegFormer", CVPR 2022, section 4.4.
+Reference: Li et al., "Panoptic SegFormer", CVPR 2022, table of COCO-C.
 """
 
 from __future__ import annotations
