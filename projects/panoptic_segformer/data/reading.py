@@ -24,6 +24,7 @@ __all__ = [
     "VOID",
     "check_segments",
     "ids_present",
+    "read_annotations",
     "read_categories",
     "read_panoptic_json",
     "read_picture",
@@ -45,29 +46,21 @@ def read_panoptic_json(path: str | Path) -> dict[str, Any]:
     Raises: FileNotFoundError: if it does not exist. ValueError: if it is not json, not panoptic, or contradicts
         itself (says why).
     """
-    try:
-        content = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not a json file ({error}): {_FORM}") from error
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise ValueError(f"{path} is not panoptic, it has no list {key!r}: {_FORM}")
+    content = _read_lists(path, ("images", "annotations", "categories"))
     _check_entries(content["images"], ("id", "file_name", "height", "width"), f"'images' of {path}")
-    _check_entries(content["annotations"], ("image_id", "file_name", "segments_info"), f"'annotations' of {path}")
-    for annotation in content["annotations"]:
-        where = f"'segments_info' of {annotation['file_name']} in {path}"
-        _check_entries(annotation["segments_info"], ("id", "category_id"), where)
-        if repeated := _repeated(segment["id"] for segment in annotation["segments_info"]):
-            raise ValueError(
-                f"{where} lists segment ids more than once: {_some(repeated)}; every segment needs its own id"
-            )
-    if repeated := _repeated(annotation["image_id"] for annotation in content["annotations"]):
-        raise ValueError(
-            f"{path} annotates {len(repeated)} pictures more than once, ids {_some(repeated)}: "
-            "keep one annotation of each picture"
-        )
+    _check_annotations(content["annotations"], path)
     content["categories"] = _checked_categories(content["categories"], path)
     return content
+
+
+def read_annotations(path: str | Path) -> list[dict[str, Any]]:
+    """Return the annotations of a json in COCO-panoptic form, which predictions have even where the rest is missing.
+
+    Raises: as `read_panoptic_json`.
+    """
+    annotations = _read_lists(path, ("annotations",))["annotations"]
+    _check_annotations(annotations, path)
+    return annotations
 
 
 def read_categories(path: str | Path) -> list[dict[str, Any]]:
@@ -169,6 +162,33 @@ def _read_text(path: str | Path) -> str:
         raise FileNotFoundError(f"panoptic json {path} does not exist: {PATHS_HINT}") from error
     except (IsADirectoryError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a json file ({error}): {_FORM}") from error
+
+
+def _read_lists(path: str | Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        content = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not a json file ({error}): {_FORM}") from error
+    for key in keys:
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise ValueError(f"{path} is not panoptic, it has no list {key!r}: {_FORM}")
+    return content
+
+
+def _check_annotations(annotations: list[Any], path: str | Path) -> None:
+    _check_entries(annotations, ("image_id", "file_name", "segments_info"), f"'annotations' of {path}")
+    for annotation in annotations:
+        where = f"'segments_info' of {annotation['file_name']} in {path}"
+        _check_entries(annotation["segments_info"], ("id", "category_id"), where)
+        if repeated := _repeated(segment["id"] for segment in annotation["segments_info"]):
+            raise ValueError(
+                f"{where} lists segment ids more than once: {_some(repeated)}; every segment needs its own id"
+            )
+    if repeated := _repeated(annotation["image_id"] for annotation in annotations):
+        raise ValueError(
+            f"{path} annotates {len(repeated)} pictures more than once, ids {_some(repeated)}: "
+            "keep one annotation of each picture"
+        )
 
 
 def _check_entries(entries: Any, keys: tuple[str, ...], where: str) -> None:

@@ -17,7 +17,7 @@ from panopticapi.utils import rgb2id
 
 from ..data.reading import check_segments, read_panoptic_json, read_segment_colors
 
-__all__ = ["PanopticTruth"]
+__all__ = ["PanopticTruth", "read_segment_ids"]
 
 
 @dataclass(frozen=True)
@@ -94,18 +94,16 @@ class PanopticTruth:
         Raises: FileNotFoundError, ValueError: if the png is missing, damaged or does not fit the json.
         """
         if image_id not in self._last:
-            ids = self._read_segment_ids(image_id)
+            annotation, image = self.annotations[image_id], self.images[image_id]
+            ids = read_segment_ids(
+                self.png_root / annotation["file_name"],
+                (image["height"], image["width"]),
+                {segment["id"] for segment in annotation["segments_info"]},
+            )
             ids.setflags(write=False)
             self._last.clear()
             self._last[image_id] = ids
         return self._last[image_id]
-
-    def _read_segment_ids(self, image_id: int | str) -> np.ndarray:
-        annotation, image = self.annotations[image_id], self.images[image_id]
-        path = self.png_root / annotation["file_name"]
-        colors = read_segment_colors(path, (image["height"], image["width"]))
-        check_segments(path, colors, {segment["id"] for segment in annotation["segments_info"]})
-        return rgb2id(colors)
 
     def segment_areas(self, image_id: int | str) -> dict[int, int]:
         """Return the number of pixels of each segment id of a picture.
@@ -133,3 +131,18 @@ class PanopticTruth:
         digest = hashlib.sha256(self.json_path.read_bytes())
         digest.update(str(self.png_root.resolve()).encode())
         return digest.hexdigest()[:12]
+
+
+def read_segment_ids(path: Path, size: tuple[int, int], segment_ids: set[int]) -> np.ndarray:
+    """Return the segment ids (H, W) int32 of a png, 0 = void.
+
+    Args:
+        path: the png.
+        size: (height, width) of its picture.
+        segment_ids: what the json lists for it.
+
+    Raises: FileNotFoundError, ValueError: if the png is missing, damaged or does not fit the json.
+    """
+    colors = read_segment_colors(path, size)
+    check_segments(path, colors, segment_ids)
+    return rgb2id(colors)
