@@ -82,12 +82,12 @@ def confusion_picture(confusion: np.ndarray, names: Sequence[str], unit: str) ->
         viewBox=f"0 0 {side:g} {side:g}",
         role="img",
         class_="confusion",
+        style=f"max-width: {side:g}px",
     )
 
 
 def _cell(margin: float, row: int, column: int, share: float, title: str) -> Markup:
-    # Rare cases stay visible.
-    opacity = f"{0.15 + 0.85 * share:.2f}"
+    opacity = f"{share**0.5:.2f}"  # The root keeps rare cases visible.
     kind = "right" if row == column else "wrong"
     place = {"x": margin + column * CELL, "y": margin + row * CELL}
     return element("rect", element("title", title), **place, width=CELL, height=CELL, fill_opacity=opacity, class_=kind)

@@ -43,7 +43,6 @@ $sections
 """)
 MOST_MISTAKES = 20
 STYLE = """
-.confusion { max-width: 46rem; }
 .confusion .frame { fill: var(--surface); stroke: var(--line); }
 .confusion .right { fill: var(--accent); }
 .confusion .wrong { fill: var(--warning); }
@@ -128,8 +127,9 @@ def _confusion(evaluation: Evaluation) -> Markup:
     found = mistakes(evaluation.segments, [*names, NOBODY["segments"]])[:MOST_MISTAKES]
     rows = [[mistake.true, mistake.predicted, mistake.number, 100 * mistake.share] for mistake in found]
     words = (
-        "The fuller a cell, the greater its share of the true class; each row adds up to one, and the last one shares "
-        "out what is predicted where nothing is. Hold the pointer on a cell for its numbers."
+        "The fuller a cell, the greater its share of the true class (its root, so that rare cases show); each row adds "
+        "up to one, and the last one shares out what is predicted where nothing is. Hold the pointer on a cell for its "
+        "numbers."
     )
     return _section(
         "What is taken for what",
