@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.reading import read_annotations
-from .truth import PanopticTruth, read_segment_ids
+from ..data.reading import check_segments, read_annotations, read_segment_ids
+from .truth import PanopticTruth
 
 __all__ = ["SavedPicture", "SavedSegments", "folder_of", "saved_pictures"]
 
@@ -39,7 +39,9 @@ class SavedSegments:
 
         Raises: FileNotFoundError, ValueError: if the png is missing, damaged or does not fit the records.
         """
-        return read_segment_ids(self.png, self.size, {segment["id"] for segment in self.segments})
+        ids = read_segment_ids(self.png, self.size)
+        check_segments(self.png, ids, {segment["id"] for segment in self.segments})
+        return ids
 
 
 @dataclass(frozen=True)

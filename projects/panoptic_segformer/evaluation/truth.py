@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import MetadataCatalog
-from panopticapi.utils import rgb2id
 
-from ..data.reading import check_segments, read_panoptic_json, read_segment_colors
+from ..data.reading import check_segments, read_panoptic_json, read_segment_ids
 
-__all__ = ["PanopticTruth", "read_segment_ids"]
+__all__ = ["PanopticTruth"]
 
 
 @dataclass(frozen=True)
@@ -95,11 +94,9 @@ class PanopticTruth:
         """
         if image_id not in self._last:
             annotation, image = self.annotations[image_id], self.images[image_id]
-            ids = read_segment_ids(
-                self.png_root / annotation["file_name"],
-                (image["height"], image["width"]),
-                {segment["id"] for segment in annotation["segments_info"]},
-            )
+            path = self.png_root / annotation["file_name"]
+            ids = read_segment_ids(path, (image["height"], image["width"]))
+            check_segments(path, ids, {segment["id"] for segment in annotation["segments_info"]})
             ids.setflags(write=False)
             self._last.clear()
             self._last[image_id] = ids
@@ -131,18 +128,3 @@ class PanopticTruth:
         digest = hashlib.sha256(self.json_path.read_bytes())
         digest.update(str(self.png_root.resolve()).encode())
         return digest.hexdigest()[:12]
-
-
-def read_segment_ids(path: Path, size: tuple[int, int], segment_ids: set[int]) -> np.ndarray:
-    """Return the segment ids (H, W) int32 of a png, 0 = void.
-
-    Args:
-        path: the png.
-        size: (height, width) of its picture.
-        segment_ids: what the json lists for it.
-
-    Raises: FileNotFoundError, ValueError: if the png is missing, damaged or does not fit the json.
-    """
-    colors = read_segment_colors(path, size)
-    check_segments(path, colors, segment_ids)
-    return rgb2id(colors)
