@@ -7,7 +7,13 @@ Detectron2: `panoptic_segformer.ops` and `panseg info` work without it.
 
 from __future__ import annotations
 
-__all__ = ["PanopticSegFormer", "add_panoptic_segformer_config", "load_config"]
+__all__ = [
+    "PanopticPredictor",
+    "PanopticResult",
+    "PanopticSegFormer",
+    "add_panoptic_segformer_config",
+    "load_config",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -22,10 +22,10 @@ from .data.categories import Categories
 from .data.datasets import register_datasets
 from .data.reading import read_picture, read_segment_colors
 from .data.synthetic import write_scenes
-from .inference.prediction import load_predictor, without_instances, write_picture
+from .inference.loading import load_predictor, panoptic_only
 from .registration import load_config
 from .training.trainer import PanopticTrainer
-from .visualization import draw_panoptic, side_by_side
+from .visualization import draw_panoptic, side_by_side, write_picture
 from .writing import whole_file
 
 __all__ = ["run_quickstart"]
@@ -62,7 +62,7 @@ def run_quickstart(config_file: str | Path, output_dir: str | Path) -> dict[str,
     results = trainer.train()
     metrics = {f"{task}/{name}": value for task, values in results.items() for name, value in values.items()}
     _write_json(metrics, output_dir / "metrics.json")
-    final = without_instances(cfg)
+    final = panoptic_only(cfg)
     final.MODEL.WEIGHTS = str(training_dir / "model_final.pth")
     picture = _draw_examples(final)
     write_picture(picture, output_dir / "panoptic.png")

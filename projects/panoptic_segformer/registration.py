@@ -9,7 +9,15 @@ compat.apply()
 
 from .checkpoint import addresses as _addresses  # noqa: E402,F401  registers psf:// and package://
 from .config import add_panoptic_segformer_config, load_config  # noqa: E402
+from .inference.predictor import PanopticPredictor  # noqa: E402
+from .inference.result import PanopticResult  # noqa: E402
 from .meta_arch import PanopticSegFormer  # noqa: E402
 from .modeling import backbone as _backbone  # noqa: E402,F401  registers build_timm_backbone
 
-__all__ = ["PanopticSegFormer", "add_panoptic_segformer_config", "load_config"]
+__all__ = [
+    "PanopticPredictor",
+    "PanopticResult",
+    "PanopticSegFormer",
+    "add_panoptic_segformer_config",
+    "load_config",
+]

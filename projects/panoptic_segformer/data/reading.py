@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import detection_utils
-from PIL import Image, ImageOps
+from PIL import Image
 
 __all__ = [
     "VOID",
     "check_segments",
     "ids_present",
+    "picture_pixels",
     "read_annotations",
     "read_categories",
     "read_panoptic_json",
@@ -39,7 +40,6 @@ _FORM = "COCO-panoptic form needs the lists 'images', 'annotations' (with 'segme
 PATHS_HINT = "correct its path; relative paths start at $DETECTRON2_DATASETS (./datasets if it is not set)"
 # Step around the colour circle that keeps any number of hues apart.
 _GOLDEN_RATIO = 0.618034
-_EXIF_ORIENTATION = 274
 _THREE_BYTES = 2**24 - 1
 
 
@@ -92,8 +92,8 @@ def read_picture(path: str | Path, image_format: str) -> np.ndarray:
         image_format: order of the channels, "RGB" or "BGR".
     Raises: FileNotFoundError: if it does not exist. ValueError: if it cannot be decoded.
     """
-    with _explained(path):
-        return detection_utils.read_image(str(path), format=image_format)
+    with _explained(path), Image.open(path) as image:
+        return picture_pixels(image, image_format)
 
 
 @contextmanager
@@ -108,6 +108,14 @@ def _explained(path: str | Path) -> Iterator[None]:
         raise ValueError(
             f"picture {path} cannot be read ({error}): replace the file or remove it from the data"
         ) from error
+
+
+def picture_pixels(image: Image.Image, image_format: str) -> np.ndarray:
+    """Return an opened picture as `read_picture` does; as a colour, a grey of 16 bits keeps its upper 8."""
+    image = detection_utils._apply_exif_orientation(image)
+    if image.mode.startswith("I;16") and image_format != "L":
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow would make all above 255 white
+    return detection_utils.convert_PIL_to_numpy(image, image_format)
 
 
 def read_segment_colors(path: str | Path, size: tuple[int, int]) -> np.ndarray:
@@ -126,7 +134,7 @@ def read_segment_colors(path: str | Path, size: tuple[int, int]) -> np.ndarray:
 def read_segment_ids(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     """Return the ids (H, W) int32 of a png, faster than from its colors; arguments and raises as there."""
     with _explained(path), Image.open(path) as stored:
-        image = stored if stored.getexif().get(_EXIF_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(stored)
+        image = detection_utils._apply_exif_orientation(stored)
         # Pillow keeps red, green and blue in the first three of four bytes, as the id's number has them.
         words = np.frombuffer(image.convert("RGB").tobytes("raw", "RGBX"), dtype="<i4")
         height, width = image.height, image.width

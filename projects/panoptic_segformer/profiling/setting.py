@@ -17,7 +17,7 @@ from torch import nn
 from ..analysis import build_for_sizing
 from ..checkpoint.loading import PanopticCheckpointer
 from ..data.reading import read_picture
-from ..inference.prediction import check_device, check_weights
+from ..inference.loading import check_device, check_weights
 from ..registration import load_config
 from ..training.optimizer import build_optimizer
 from .inference import PictureBatch, time_inference
