@@ -12,6 +12,7 @@ import pytest
 import torch
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
+from fvcore.transforms.transform import NoOpTransform
 from PIL import Image
 
 import panoptic_segformer
@@ -19,30 +20,42 @@ from panoptic_segformer import cli, environment
 from panoptic_segformer.cli import main
 from panoptic_segformer.data.categories import Categories
 from panoptic_segformer.environment import Fact
-from panoptic_segformer.inference import prediction
+from panoptic_segformer.inference import loading
 from tiny import tiny_overrides
 
 
+class FakeModel:
+    """Of one thing and one stuff class; the left half of every picture is the thing."""
+
+    categories = Categories((0,), (1,), ("cat",), ("grass",), ((200, 0, 0),), ((0, 200, 0),))
+
+    def __call__(self, inputs):
+        return [{"panoptic_seg": self.segments(entry["height"], entry["width"])} for entry in inputs]
+
+    def segments(self, height, width):
+        ids = torch.ones((height, width), dtype=torch.int32)
+        ids[:, width // 2 :] = 2
+        columns = ((1, 0, True, 0.9, width // 2), (2, 1, False, 0.8, width - width // 2))
+        keys = ("id", "category_id", "isthing", "score", "area")
+        return ids, [dict(zip(keys, (*values, height * wide), strict=True)) for *values, wide in columns]
+
+
 class FakePredictor:
-    """In place of DefaultPredictor: one thing, one stuff; remembers its config."""
+    """In place of DefaultPredictor; remembers its config."""
 
     cfg = None
-    model = SimpleNamespace(categories=Categories((0,), (1,), ("cat",), ("grass",), ((200, 0, 0),), ((0, 200, 0),)))
+    input_format = "BGR"
+    aug = SimpleNamespace(get_transform=lambda image: NoOpTransform())
 
     def __init__(self, cfg):
         type(self).cfg = cfg
-
-    def __call__(self, image):
-        ids = torch.ones(image.shape[:2], dtype=torch.int32)
-        ids[:, image.shape[1] // 2 :] = 2
-        info = [{"id": 1, "category_id": 0, "score": 0.9}, {"id": 2, "category_id": 1, "score": 0.8}]
-        return {"panoptic_seg": (ids, info)}
+        self.model = FakeModel()
 
 
 @pytest.fixture
 def demo(tmp_path, monkeypatch):
     """Arguments of a demo that works, by name; the model is a fake."""
-    monkeypatch.setattr(prediction, "DefaultPredictor", FakePredictor)
+    monkeypatch.setattr(loading, "DefaultPredictor", FakePredictor)
     (tmp_path / "config.yaml").write_text("DATASETS: {TEST: [of_the_fake]}\n")
     (tmp_path / "weights.pth").write_bytes(b"for a fake")
     (tmp_path / "in").mkdir()
@@ -63,7 +76,7 @@ def run(options, *more):
 def test_demo_writes_an_overlay_per_picture(demo, capsys):
     assert run(demo) == 0
     assert sorted(os.listdir(demo["--output"])) == ["a.png", "b.png"]
-    assert "wrote 2 of 2 overlays" in capsys.readouterr().out
+    assert "wrote 2 of 2 results" in capsys.readouterr().out
     assert np.asarray(Image.open(demo["--output"] / "a.png")).std() > 0
 
 
@@ -85,7 +98,7 @@ def test_demo_unreadable_picture_is_named_and_the_exit_code_tells(demo, capsys):
     (demo["--input"] / "broken.jpg").write_text("not a picture")
     assert run(demo) == 1
     captured = capsys.readouterr()
-    assert "wrote 2 of 3 overlays" in captured.out
+    assert "wrote 2 of 3 results" in captured.out
     assert "broken.jpg was left out" in captured.err
     assert sorted(os.listdir(demo["--output"])) == ["a.png", "b.png"]
 
@@ -135,7 +148,7 @@ def test_demo_truncated_weights_give_one_plain_message(demo, capsys, monkeypatch
     def predictor(cfg):
         torch.load(cfg.MODEL.WEIGHTS, weights_only=True)
 
-    monkeypatch.setattr(prediction, "DefaultPredictor", predictor)
+    monkeypatch.setattr(loading, "DefaultPredictor", predictor)
     assert run(demo) == 2
     assert f"{whole} ({num_bytes} bytes) can't be read" in capsys.readouterr().err
 
@@ -155,7 +168,7 @@ def truncated(path):
 def test_demo_weights_that_detectron2_cannot_load_give_one_plain_message(
     demo, tiny_config, config_dir, tmp_path, capsys, monkeypatch, write, message
 ):
-    monkeypatch.setattr(prediction, "DefaultPredictor", DefaultPredictor)
+    monkeypatch.setattr(loading, "DefaultPredictor", DefaultPredictor)
     write(demo["--weights"])
     config = config_dir / "synthetic" / "panoptic_segformer_lite0.yaml"
     opts = [*tiny_overrides(tmp_path), "MODEL.TIMM.WEIGHTS", ""]
@@ -170,7 +183,7 @@ def test_demo_error_of_the_program_is_not_hidden(demo, monkeypatch):
         raise RuntimeError("out of memory")
 
     torch.save({"model": {}}, demo["--weights"])
-    monkeypatch.setattr(prediction, "DefaultPredictor", predictor)
+    monkeypatch.setattr(loading, "DefaultPredictor", predictor)
     with pytest.raises(RuntimeError, match="out of memory"):
         run(demo)
 

@@ -155,8 +155,8 @@ def test_picture_has_a_row_for_the_clean_scene_and_rows_of_four(measure, tmp_pat
     draw_corruptions(measurement, [FOG] * 5, record, tmp_path / "one.png")
     with Image.open(tmp_path / "one.png") as picture:
         width, height = picture.size
-        draw_corruptions(measurement, [FOG], record, tmp_path / "two.png")
-        assert Image.open(tmp_path / "two.png").size == (width, height * 4 // 6)
+        draw_corruptions(measurement, [], record, tmp_path / "two.png")
+        assert Image.open(tmp_path / "two.png").size == (width, height * 2 // 6)
     assert width > 4 * 400
 
 
@@ -212,6 +212,7 @@ def test_command_says_what_is_wrong(config_dir, capsys, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_command_from_weights_to_table(tiny_config, config_dir, capsys, tmp_path):
     cfg = tiny_config()
     torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "model.pth")

@@ -16,7 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..data.reading import read_picture
 from ..evaluation.truth import PanopticTruth
-from ..inference.prediction import input_files
+from ..inference.sources import input_files
 from .results import Category, Picture, Prediction
 from .spec import ComparisonSpec, DatasetSpec, closest
 

@@ -24,6 +24,7 @@ __all__ = [
     "InferenceOptions",
     "Outputs",
     "instance_result",
+    "merged_candidates",
     "number_segments",
     "panoptic_result",
     "picture_results",
@@ -98,13 +99,21 @@ def panoptic_result(
 
     Candidates of one stuff class become one segment: queries of a joint set may share a class.
     """
+    segment_ids, segments_info, *_ = merged_candidates(candidates, scores, size, options)
+    return segment_ids, segments_info
+
+
+def merged_candidates(
+    candidates: Candidates, scores: Tensor, size: tuple[int, int], options: MergeOptions
+) -> tuple[Tensor, list[dict[str, object]], Tensor, list[int]]:
+    """Return what `panoptic_result` does, and the candidates (n,) that were kept with the segment id of each."""
     segment_ids, kept, areas = merge_masks(candidates.masks, scores, candidates.is_thing, size, options)
     numbers, segments_info = number_segments(
         candidates.category_ids[kept], candidates.is_thing[kept], scores[kept], areas
     )
     if len(segments_info) < len(kept):
         segment_ids = segment_ids.new_tensor([0, *numbers])[segment_ids]
-    return segment_ids, segments_info
+    return segment_ids, segments_info, kept, numbers
 
 
 def number_segments(

@@ -1,135 +1,169 @@
-"""Run a predictor over picture files and write what it saw as overlays.
+"""Predict files: pictures, videos and cameras in, drawings and predictions out.
 
-One picture is held at a time, so folders of any size fit into memory; a broken file does not stop the rest.
+A batch is held at a time, so folders and videos of any length fit into memory; a broken file does not stop the rest.
 Shape legend: H, W size of a picture.
 """
 
 from __future__ import annotations
 
-import glob
 import logging
-import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Protocol, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..data.reading import read_picture
-from ..visualization import draw_panoptic, write_picture
+from ..visualization import write_picture
+from .predictor import as_pixels
+from .result import PanopticResult
+from .sources import output_files, output_names, output_suffix
+from .video import open_frames, write_video
 
-if TYPE_CHECKING:
-    from ..data.categories import Categories
-
-__all__ = ["PICTURE_SUFFIXES", "input_files", "output_files", "predict_files"]
+__all__ = ["Drawing", "DrawingSaver", "Saver", "predict_files", "predict_video"]
 
 logger = logging.getLogger(__name__)
 
-PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-JPEG_SUFFIXES = frozenset({".jpeg", ".jpg"})
+Predictor = Callable[[list[np.ndarray]], list[PanopticResult]]
+Item = TypeVar("Item")
 
 
-def input_files(inputs: Sequence[str | Path]) -> list[Path]:
-    """Return the picture files that the inputs stand for, in their order, each once.
+@dataclass(frozen=True)
+class Drawing:
+    """A way to draw results, and where the drawings go; see `PanopticResult.overlay`."""
 
-    Args:
-        inputs: files, folders (their own pictures, not their sub-folders') and glob patterns.
+    style: str
+    folder: Path
+    labels: bool = True
+    legend: bool = True
 
-    Raises: FileNotFoundError: if one of the inputs yields no picture (names it).
-    """
-    found: dict[str, Path] = {}
-    for item in inputs:
-        for path in _files_of(str(item)):
-            found.setdefault(os.path.abspath(path), path)
-    return list(found.values())
-
-
-def _files_of(item: str) -> list[Path]:
-    path = Path(item)
-    if path.is_file():  # Before the glob: "scan[1].jpg" is a name as well as a pattern.
-        return [path]
-    if path.is_dir():
-        paths: Iterable[Path] = path.iterdir()
-        problem = f"folder {item} has no pictures"
-    elif glob.has_magic(item):
-        paths = map(Path, glob.glob(item, recursive=True))
-        problem = f"no picture matches {item}"
-    else:
-        raise FileNotFoundError(f"input {item} does not exist: give a picture, a folder or a glob pattern")
-    pictures = sorted(
-        path
-        for path in paths
-        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-    if not pictures:
-        raise FileNotFoundError(f"{problem}: files that end in {', '.join(sorted(PICTURE_SUFFIXES))} are read")
-    return pictures
+    def draw(self, result: PanopticResult) -> np.ndarray:
+        """Return the drawing, (H', W', 3) uint8 RGB."""
+        return result.overlay(self.style, labels=self.labels, legend=self.legend)
 
 
-def output_files(files: Sequence[Path], output_dir: Path) -> list[Path]:
-    """Return where the overlay of each file goes: under its stem, unless stems clash.
+class Saver(Protocol):
+    """Keeps results as files."""
 
-    Those that clash get their folder's name in front, and a number if that is not enough.
-    JPEG pictures get a JPEG overlay, all others PNG.
+    def add(self, file: Path, name: str, result: PanopticResult) -> None:
+        """Keep the result of a picture file under a name that no other file has."""
 
-    Raises: ValueError: if an overlay would replace one of the pictures.
-    """
-    stems = Counter(file.stem.lower() for file in files)
-    taken: set[str] = set()
-    outputs = []
-    for file in files:
-        clashes = stems[file.stem.lower()] > 1
-        base = f"{file.resolve().parent.name}_{file.stem}" if clashes else file.stem
-        name, number = base, 1
-        while name.lower() in taken:  # Folders of one name in different places, or a.jpg beside a.png.
-            number += 1
-            name = f"{base}_{number}"
-        taken.add(name.lower())
-        outputs.append(output_dir / f"{name}{'.jpg' if file.suffix.lower() in JPEG_SUFFIXES else '.png'}")
-    replaced = {file.resolve() for file in files} & {output.resolve() for output in outputs}
-    if replaced:
-        raise ValueError(f"the overlay of {min(replaced)} would replace it: choose another folder than {output_dir}")
-    return outputs
+
+class DrawingSaver:
+    """Writes a drawing per picture."""
+
+    def __init__(self, drawing: Drawing, files: Sequence[Path]) -> None:
+        """Make the folder.
+
+        Raises: ValueError: if a drawing would replace one of the files.
+        """
+        output_files(files, drawing.folder)
+        drawing.folder.mkdir(parents=True, exist_ok=True)
+        self.drawing = drawing
+
+    def add(self, file: Path, name: str, result: PanopticResult) -> None:
+        """Write the drawing of a picture file."""
+        write_picture(self.drawing.draw(result), self.drawing.folder / f"{name}{output_suffix(file)}")
 
 
 def predict_files(
-    predictor: Callable[[np.ndarray], dict[str, Any]],
-    files: Sequence[Path],
-    output_dir: Path,
-    categories: Categories,
+    predictor: Predictor, files: Sequence[Path], savers: Sequence[Saver], batch_size: int = 1
 ) -> list[Path]:
-    """Write an overlay of every file's panoptic result and return the files that are left out.
+    """Give the results of picture files to savers and return the files that are left out.
 
     Those are the files that can't be read and those that the predictor refuses with a ValueError.
 
     Args:
-        predictor: takes (H, W, 3) uint8 BGR and returns `panoptic_seg`, as DefaultPredictor does.
+        predictor: takes a list of (H, W, 3) uint8 RGB, as PanopticPredictor does.
         files: pictures.
-        output_dir: made if it is missing.
-        categories: classes of the dataset that the model was trained on.
-
-    Raises: ValueError: if an overlay would replace one of the pictures, or the result has no `panoptic_seg`.
+        savers: keep the results.
+        batch_size: pictures that are read and predicted together.
     """
-    outputs = output_files(files, output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    left_out = []
-    with logging_redirect_tqdm([logging.getLogger(__package__.partition(".")[0])]):
-        for file, output in zip(tqdm(files, unit="picture"), outputs, strict=True):
-            try:
-                image = read_picture(file, "RGB")
-                result = predictor(np.ascontiguousarray(image[..., ::-1]))
-            except (FileNotFoundError, ValueError) as error:
-                logger.error("%s is left out: %s", file, error)
-                left_out.append(file)
-                continue
-            if "panoptic_seg" not in result:
-                raise ValueError(
-                    f"the model returns {sorted(result)} but no panoptic_seg: switch its panoptic results on "
-                    "(MODEL.PANOPTIC_SEGFORMER.TEST.PANOPTIC_ON; other models have keys of their own)"
-                )
-            panoptic_seg, segments_info = result["panoptic_seg"]
-            write_picture(draw_panoptic(image, panoptic_seg, segments_info, categories), output)
+    left_out: list[Path] = []
+
+    def leave_out(file: Path, error: Exception) -> None:
+        logger.error("%s is left out: %s", file, error)
+        left_out.append(file)
+
+    with _progress(len(files), "picture") as progress:
+        for batch in _batches(zip(files, output_names(files), strict=True), batch_size):
+            read: list[tuple[Path, str, np.ndarray]] = []
+            for file, name in batch:
+                try:
+                    read.append((file, name, as_pixels(file)))
+                except (FileNotFoundError, ValueError) as error:
+                    leave_out(file, error)
+            outcomes = _outcomes(predictor, [image for *_, image in read])
+            for (file, name, _), outcome in zip(read, outcomes, strict=True):
+                if isinstance(outcome, ValueError):
+                    leave_out(file, outcome)
+                    continue
+                for saver in savers:
+                    saver.add(file, name, outcome)
+            progress.update(len(batch))
     return left_out
+
+
+def _outcomes(predictor: Predictor, images: list[np.ndarray]) -> list[PanopticResult | ValueError]:
+    """Return the result of each picture, or why the predictor refuses it."""
+    if not images:
+        return []
+    try:
+        return predictor(images)
+    except ValueError as error:
+        if len(images) == 1:
+            return [error]
+    return [outcome for image in images for outcome in _outcomes(predictor, [image])]
+
+
+def predict_video(
+    predictor: Predictor,
+    source: Path | int,
+    outputs: Sequence[tuple[Drawing, Path]],
+    batch_size: int = 1,
+    max_frames: int | None = None,
+) -> int:
+    """Write drawings of a video's or camera's frames as videos of its frame rate; return the number of frames.
+
+    A camera runs until `max_frames` or Ctrl-C. Frames have no legend, and the size of the video's.
+
+    Args:
+        predictor: as `predict_files` takes it.
+        source: file, or number of a camera.
+        outputs: drawings and the MP4 file of each; their folders must exist.
+        batch_size: frames that are predicted together.
+        max_frames: where to stop.
+    Raises: FileNotFoundError: if there is no such video or camera. ValueError: if it can't be read, or has no frame;
+        nothing is written then.
+    """
+    number = 0
+    with open_frames(source) as frames, ExitStack() as stack:
+        writers = [(drawing, stack.enter_context(write_video(path, frames.rate))) for drawing, path in outputs]
+        total = min((one for one in (frames.number, max_frames) if one is not None), default=None)
+        is_camera = isinstance(source, int)
+        with _progress(total, "frame") as progress, suppress(*[KeyboardInterrupt] * is_camera):
+            for batch in _batches(islice(frames.pixels, max_frames), batch_size):
+                for result in predictor(batch):
+                    for drawing, writer in writers:
+                        writer.add(drawing.draw(result))
+                    number += 1
+                    progress.update()
+    return number
+
+
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    items = iter(items)
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+@contextmanager
+def _progress(total: int | None, unit: str) -> Iterator[tqdm]:
+    """Show how many are done and how many a second, with messages of the log above."""
+    own_log = logging.getLogger(__package__.partition(".")[0])
+    with logging_redirect_tqdm([own_log]), tqdm(total=total, unit=f" {unit}s") as progress:
+        yield progress

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import overload
 
@@ -22,6 +23,7 @@ from ..arguments import device_overrides
 from ..data.categories import Categories
 from ..data.reading import picture_pixels, read_picture
 from .loading import configured, load_predictor, panoptic_only
+from .queries import check_has_queries, predict_with_queries
 from .result import PanopticResult
 
 __all__ = ["PanopticPredictor", "Picture", "as_pixels"]
@@ -34,6 +36,7 @@ class PanopticPredictor:
 
     Attributes:
         categories: classes of the config's datasets.
+        datasets: names of those that the model is tested on, or else trained on.
         model: the network.
         batch_size: pictures that run together at most.
     """
@@ -45,7 +48,8 @@ class PanopticPredictor:
         *,
         device: str = "auto",
         opts: Sequence[str] = (),
-        batch_size: int = 4,
+        batch_size: int = 1,
+        with_queries: bool = False,
     ) -> None:
         """Build the model of a config and load its weights.
 
@@ -56,6 +60,7 @@ class PanopticPredictor:
             opts: overrides of the config, KEY VALUE.
             batch_size: how many pictures of equal size in the network run together at most. Sums are taken in
                 another order then, so that results may differ by rounding; 1 gives those of DefaultPredictor.
+            with_queries: results tell the queries behind the segments, too; of PanopticSegFormer alone.
         Raises: FileNotFoundError: if the config, the weights or the json with the dataset's classes are not there.
             ValueError: if one of the arguments does not fit.
         """
@@ -64,10 +69,15 @@ class PanopticPredictor:
         overrides = [*opts, *device_overrides(device)]
         if weights:
             overrides += ["MODEL.WEIGHTS", str(weights)]
-        self._predictor = load_predictor(panoptic_only(configured(config, overrides)))
+        cfg = panoptic_only(configured(config, overrides))
+        self._predictor = load_predictor(cfg)
+        self.datasets: tuple[str, ...] = tuple(cfg.DATASETS.TEST or cfg.DATASETS.TRAIN)
         self.model: nn.Module = self._predictor.model
         self.categories: Categories = self.model.categories
         self.batch_size = batch_size
+        if with_queries:
+            check_has_queries(self.model)
+        self._network = partial(predict_with_queries, self.model) if with_queries else self.model
 
     @overload
     def __call__(self, images: Picture) -> PanopticResult: ...
@@ -98,10 +108,9 @@ class PanopticPredictor:
         results: dict[int, PanopticResult] = {}
         for positions in groups.values():
             with torch.no_grad():
-                outputs = self.model([inputs[position] for position in positions])
+                outputs = self._network([inputs[position] for position in positions])
             for position, output in zip(positions, outputs, strict=True):
-                panoptic_seg = output["panoptic_seg"]
-                results[position] = PanopticResult.from_panoptic_seg(pictures[position], panoptic_seg, self.categories)
+                results[position] = PanopticResult.from_output(pictures[position], output, self.categories)
         return [results[position] for position in range(len(pictures))]
 
     def _input(self, picture: np.ndarray) -> dict[str, Tensor | int]:

@@ -136,8 +136,7 @@ class Measurement:
         loader = build_detection_test_loader(
             self.records, mapper=self.mapper(corruption), num_workers=self.cfg.DATALOADER.NUM_WORKERS
         )
-        evaluator = PanopticQualityEvaluator(self.dataset, self.truth)
-        return inference_on_dataset(self.model, loader, evaluator)["panoptic_seg"]
+        return inference_on_dataset(self.model, loader, PanopticQualityEvaluator(self.truth))["panoptic_seg"]
 
 
 def measure_robustness(measurement: Measurement, corruptions: Sequence[Corruption], output: Path) -> Robustness:

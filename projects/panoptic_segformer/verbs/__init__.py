@@ -7,8 +7,8 @@ imported inside `run`: help is instant, and `panseg info` works where they are m
 
 from __future__ import annotations
 
-from . import analyze, benchmark, compare, configs, demo, info, quickstart, robustness, synthesize
+from . import analyze, benchmark, compare, configs, demo, evaluate, info, quickstart, robustness, synthesize
 
 __all__ = ["VERBS"]
 
-VERBS = (info, demo, quickstart, configs, analyze, benchmark, compare, robustness, synthesize)
+VERBS = (info, demo, evaluate, quickstart, configs, analyze, benchmark, compare, robustness, synthesize)

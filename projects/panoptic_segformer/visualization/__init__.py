@@ -1,7 +1,19 @@
 """Pictures of panoptic results, with stable colours."""
 
-from .draw import draw_panoptic, side_by_side
+from .draw import Style, draw_on_picture, draw_panoptic, side_by_side
 from .files import write_picture
 from .palette import class_key, class_styles, segment_colors
+from .queries import QueryView, draw_queries
 
-__all__ = ["class_key", "class_styles", "draw_panoptic", "segment_colors", "side_by_side", "write_picture"]
+__all__ = [
+    "QueryView",
+    "Style",
+    "class_key",
+    "class_styles",
+    "draw_on_picture",
+    "draw_panoptic",
+    "draw_queries",
+    "segment_colors",
+    "side_by_side",
+    "write_picture",
+]

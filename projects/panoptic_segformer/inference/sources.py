@@ -1,0 +1,133 @@
+"""What to predict and where results go: the files that inputs stand for, and names for what is made of them."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "Inputs",
+    "input_files",
+    "output_files",
+    "output_names",
+    "output_suffix",
+    "sort_inputs",
+]
+
+PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
+JPEG_SUFFIXES = frozenset({".jpeg", ".jpg"})
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What inputs stand for, each kind in its order and each once.
+
+    Attributes:
+        pictures: files.
+        videos: files.
+        cameras: numbers.
+    """
+
+    pictures: list[Path]
+    videos: list[Path]
+    cameras: list[int]
+
+
+def sort_inputs(inputs: Sequence[str | Path]) -> Inputs:
+    """Return the pictures, videos and cameras that inputs stand for.
+
+    Args:
+        inputs: files, folders, glob patterns, and numbers of cameras (unless there is a file of that name).
+    Raises: FileNotFoundError: as `input_files`.
+    """
+    cameras = [item for item in map(str, inputs) if item.isdecimal() and not Path(item).exists()]
+    rest = [item for item in inputs if str(item) not in cameras]
+    files = input_files(rest, PICTURE_SUFFIXES | VIDEO_SUFFIXES)
+    videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+    return Inputs([file for file in files if file not in videos], videos, list(dict.fromkeys(map(int, cameras))))
+
+
+def input_files(inputs: Sequence[str | Path], suffixes: Collection[str] = PICTURE_SUFFIXES) -> list[Path]:
+    """Return the files that the inputs stand for, in their order, each once.
+
+    Args:
+        inputs: files, folders (their own pictures, not their sub-folders') and glob patterns.
+        suffixes: endings, in lower case, of the files that are taken from folders and patterns.
+
+    Raises: FileNotFoundError: if one of the inputs yields no file (names it).
+    """
+    found: dict[str, Path] = {}
+    for item in inputs:
+        for path in _files_of(str(item), suffixes):
+            found.setdefault(os.path.abspath(path), path)
+    return list(found.values())
+
+
+def _files_of(item: str, suffixes: Collection[str]) -> list[Path]:
+    path = Path(item)
+    if path.is_file():  # Before the glob: "scan[1].jpg" is a name as well as a pattern.
+        return [path]
+    if path.is_dir():
+        paths: Iterable[Path] = path.iterdir()
+        problem = f"folder {item} has no pictures"
+    elif glob.has_magic(item):
+        paths = map(Path, glob.glob(item, recursive=True))
+        problem = f"no picture matches {item}"
+    else:
+        raise FileNotFoundError(f"input {item} does not exist: give a file, a folder or a glob pattern")
+    pictures = sorted(
+        path for path in paths if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+    )
+    if not pictures:
+        raise FileNotFoundError(f"{problem}: files that end in {', '.join(sorted(suffixes))} are read")
+    return pictures
+
+
+def output_names(files: Sequence[Path]) -> list[str]:
+    """Return a name for what is made of each file: its stem, unless stems clash.
+
+    Those that clash get their folder's name in front, and a number if that is not enough.
+    """
+    stems = Counter(file.stem.lower() for file in files)
+    taken: set[str] = set()
+    names = []
+    for file in files:
+        clashes = stems[file.stem.lower()] > 1
+        base = f"{file.resolve().parent.name}_{file.stem}" if clashes else file.stem
+        name, number = base, 1
+        while name.lower() in taken:  # Folders of one name in different places, or a.jpg beside a.png.
+            number += 1
+            name = f"{base}_{number}"
+        taken.add(name.lower())
+        names.append(name)
+    return names
+
+
+def output_files(files: Sequence[Path], output_dir: Path) -> list[Path]:
+    """Return where the drawing of each file goes, named by `output_names`.
+
+    JPEG pictures get a JPEG drawing, videos MP4, all others PNG.
+
+    Raises: ValueError: if a drawing would replace one of the files.
+    """
+    names = output_names(files)
+    outputs = [output_dir / f"{name}{output_suffix(file)}" for name, file in zip(names, files, strict=True)]
+    replaced = {file.resolve() for file in files} & {output.resolve() for output in outputs}
+    if replaced:
+        raise ValueError(f"the drawing of {min(replaced)} would replace it: choose another folder than {output_dir}")
+    return outputs
+
+
+def output_suffix(file: Path) -> str:
+    """Return the ending of a file's drawing."""
+    suffix = file.suffix.lower()
+    if suffix in VIDEO_SUFFIXES:
+        return ".mp4"
+    return ".jpg" if suffix in JPEG_SUFFIXES else ".png"
