@@ -23,11 +23,13 @@ class Architecture:
         package: what registers it.
         config_function: name of the function of the package that adds its keys to a config.
         upstream: the name that the original project has for it; "" where that is ours.
+        has_views: whether it can see a picture in several views, see inference/augmentation.py.
     """
 
     package: str
     config_function: str
     upstream: str = ""
+    has_views: bool = False
 
     def add_config(self, cfg: CfgNode) -> None:
         """Register the meta-architecture and add its keys to a config, in place."""
@@ -37,7 +39,9 @@ class Architecture:
 
 # By the value of MODEL.META_ARCHITECTURE.
 ARCHITECTURES = {
-    "PanopticSegFormer": Architecture("panoptic_segformer.registration", "add_panoptic_segformer_config"),
+    "PanopticSegFormer": Architecture(
+        "panoptic_segformer.registration", "add_panoptic_segformer_config", has_views=True
+    ),
     "PSFPanopticFCN": Architecture("panoptic_fcn", "add_panoptic_fcn_config", "PanopticFCN"),
     "PSFMaskFormer": Architecture("maskformer", "add_maskformer_config", "MaskFormer"),
     "PSFDetrPanoptic": Architecture("detr_panoptic", "add_detr_panoptic_config", "Detr"),

@@ -16,6 +16,7 @@ from torch import nn
 from .checks import check_backbone, check_choices, check_features, check_sizes
 from .data.categories import Categories
 from .data.datasets import configured_categories
+from .inference.augmentation import Views
 from .inference.merging import MergeOptions
 from .inference.outputs import InferenceOptions, Outputs
 from .modeling.encoder import Encoder
@@ -59,6 +60,7 @@ def build_parts(cfg: CfgNode) -> dict[str, object]:
         **decoders,
         "criterion": _criterion(node),
         "inference_options": _inference_options(node),
+        "views": Views.from_config(cfg),
         "location": Location(node.LOCATION_DECODER.LOCATION),
         "categories": categories,
         "pixel_mean": cfg.MODEL.PIXEL_MEAN,

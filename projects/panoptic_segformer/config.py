@@ -208,6 +208,11 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
         cfg.merge_from_file(str(path), allow_unsafe=False)  # yaml that would run code is refused
         cfg.merge_from_list(opts)
+        if cfg.TEST.AUG.ENABLED and not architecture.has_views:
+            raise ValueError(
+                f"TEST.AUG.ENABLED is True, but {cfg.MODEL.META_ARCHITECTURE} has no test-time augmentation: set it to "
+                "False, or take a config of PanopticSegFormer"
+            )
     except (KeyError, AssertionError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"config {path} with overrides {opts} is not valid: {error}") from error
     return cfg

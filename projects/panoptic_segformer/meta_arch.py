@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .building import build_parts
 from .checkpoint.loading import load_with_summary
 from .data.categories import Categories
+from .inference.augmentation import Views, find_in_views
 from .inference.candidates import (
     Candidates,
     MaskTokens,
@@ -61,6 +62,7 @@ class PanopticSegFormer(nn.Module):
         stuff_mask_decoder: StuffMaskDecoder | None,
         criterion: Criterion,
         inference_options: InferenceOptions,
+        views: Views | None,
         location: Location,
         categories: Categories,
         pixel_mean: Sequence[float],
@@ -89,6 +91,7 @@ class PanopticSegFormer(nn.Module):
         self.is_joint = classifying_mask_decoder is not None and stuff_mask_decoder is None and categories.num_stuff > 0
         self.criterion = criterion
         self.inference_options = inference_options
+        self.views = views
         self.location = location
         self.categories = categories
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
@@ -120,18 +123,29 @@ class PanopticSegFormer(nn.Module):
                 `height` and `width` of the results.
         """
         images = self.preprocess(batched_inputs)
-        levels = self.extract_levels(images)
-        memory = self.encoder(levels)
-        location = None if self.location_decoder is None else self.location_decoder(memory, levels)
         if self.training:
             targets = [self.extract_targets(example) for example in batched_inputs]
-            return self.compute_losses(memory, levels, location, targets)
-        candidates = self.collect_candidates(memory, levels, location)
+            return self.compute_losses(*self.locate(images), targets)
+        if self.views is None:
+            candidates = self.find_candidates(images)
+        else:
+            threshold = self.inference_options.merging.mask_threshold
+            candidates = [find_in_views(self.find_candidates, image, self.views, threshold) for image in images]
         sizes = [
             (example.get("height", image.shape[-2]), example.get("width", image.shape[-1]))
             for example, image in zip(batched_inputs, images, strict=True)
         ]
         return [self.merge(own, size) for own, size in zip(candidates, sizes, strict=True)]
+
+    def locate(self, images: list[Tensor]) -> tuple[Tensor, FeatureLevels, LocationOutput | None]:
+        """Return memory (B, S, D) of normalised images (3, H, W), its levels, and what the location decoder finds."""
+        levels = self.extract_levels(images)
+        memory = self.encoder(levels)
+        return memory, levels, None if self.location_decoder is None else self.location_decoder(memory, levels)
+
+    def find_candidates(self, images: list[Tensor]) -> list[Candidates]:
+        """Return what may become a segment of normalised images (3, H, W), per picture."""
+        return self.collect_candidates(*self.locate(images))
 
     def preprocess(self, batched_inputs: list[dict[str, object]]) -> list[Tensor]:
         """Return the images (3, H, W) on the model's device, mean subtracted, in units of the deviation."""

@@ -9,10 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from panopticapi.utils import id2rgb
+from panopticapi.utils import rgb2id
 from PIL import Image
 
-from panoptic_segformer.data.reading import check_segments, ids_present, read_picture, read_segment_colors
+from panoptic_segformer.data.reading import (
+    check_segments,
+    ids_present,
+    read_picture,
+    read_segment_colors,
+    read_segment_ids,
+)
 
 
 @given(hnp.arrays(np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 4)))
@@ -22,13 +28,30 @@ def test_ids_present_equals_numpy(ids: np.ndarray) -> None:
 
 @given(st.sets(st.integers(1, 2**24 - 1), max_size=6), st.sets(st.integers(1, 2**24 - 1), max_size=6))
 def test_check_segments_passes_only_equal_ids(in_png: set[int], in_json: set[int]) -> None:
-    colors = id2rgb(np.array([[0, *sorted(in_png)]]))
+    ids = np.array([[0, *sorted(in_png)]])
     if in_png == in_json:
-        check_segments("some.png", colors, in_json)
+        check_segments("some.png", ids, in_json)
         return
     wrong = sorted(in_png - in_json) or sorted(in_json - in_png)
     with pytest.raises(ValueError, match=rf"some\.png .*{wrong[0]}"):
-        check_segments("some.png", colors, in_json)
+        check_segments("some.png", ids, in_json)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_segment_ids_are_those_of_the_colors(tmp_path: Path, mode: str, orientation: int) -> None:
+    rng = np.random.default_rng(orientation)
+    shape = {"RGB": (5, 7, 3), "RGBA": (5, 7, 4)}.get(mode, (5, 7))
+    image = Image.fromarray(rng.integers(0, 256, shape).astype(np.uint8))
+    exif = Image.Exif()
+    exif[274] = orientation
+    (image.convert("P") if mode == "P" else image).save(tmp_path / "ids.png", exif=exif)
+    size = (5, 7) if orientation < 5 else (7, 5)
+    ids = read_segment_ids(tmp_path / "ids.png", size)
+    assert ids.dtype == np.int32
+    np.testing.assert_array_equal(ids, rgb2id(read_segment_colors(tmp_path / "ids.png", size)))
+    with pytest.raises(ValueError, match=r"ids\.png has \(height, width\)"):
+        read_segment_ids(tmp_path / "ids.png", (3, 3))
 
 
 def test_read_picture_applies_exif_rotation(tmp_path: Path) -> None:

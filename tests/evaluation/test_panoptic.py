@@ -23,7 +23,7 @@ from panoptic_segformer.evaluation.truth import PanopticTruth
 
 @pytest.fixture
 def evaluator(cfg) -> PanopticQualityEvaluator:
-    return PanopticQualityEvaluator("scenes", PanopticTruth.of_dataset("scenes"))
+    return PanopticQualityEvaluator(PanopticTruth.of_dataset("scenes"))
 
 
 def test_perfect_prediction_has_quality_100_in_every_class_that_occurs(evaluator, predictions, evaluate) -> None:
@@ -100,7 +100,7 @@ def test_quality_does_not_depend_on_the_areas_of_the_json(
         (folder / name).symlink_to(scene_folder / name)
     (folder / "panoptic.json").write_text(json.dumps(content))
     register_folder("stale", folder)
-    stale = PanopticQualityEvaluator("stale", PanopticTruth.of_dataset("stale"))
+    stale = PanopticQualityEvaluator(PanopticTruth.of_dataset("stale"))
     assert evaluate(stale, perturbed)["panoptic_seg"] == pytest.approx(expected["panoptic_seg"], nan_ok=True)
 
 
@@ -156,7 +156,7 @@ def test_a_dataset_of_things_alone_has_no_stuff_quality(
     for _, output in predictions:
         for segment in output["panoptic_seg"][1]:
             segment["isthing"] = True
-    evaluator = PanopticQualityEvaluator("things", PanopticTruth.of_dataset("things"))
+    evaluator = PanopticQualityEvaluator(PanopticTruth.of_dataset("things"))
     results = evaluate(evaluator, predictions)["panoptic_seg"]
     assert results["PQ"] == results["PQ_th"] == 100
     assert math.isnan(results["PQ_st"])
@@ -172,7 +172,7 @@ def test_the_log_shows_each_class_that_occurs(evaluator, predictions, evaluate, 
 
 def test_real_pictures_with_crowd_and_void_reach_100(shared_dir: Path, register_folder, perfect, evaluate) -> None:
     register_folder("tiny", shared_dir / "data" / "coco_tiny_free")
-    evaluator = PanopticQualityEvaluator("tiny", PanopticTruth.of_dataset("tiny"))
+    evaluator = PanopticQualityEvaluator(PanopticTruth.of_dataset("tiny"))
     results = evaluate(evaluator, perfect("tiny"))["panoptic_seg"]
     assert results["PQ"] == results["PQ_th"] == results["PQ_st"] == 100
     assert np.isfinite([value for key, value in results.items() if key.startswith("PQ-")]).sum() == 68

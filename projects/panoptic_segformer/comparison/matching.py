@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..evaluation.quality import joint_histogram
 from ..visualization.draw import index_of_ids
 from .results import Prediction
 
@@ -54,13 +55,8 @@ def same_segments(first: NumberedSegments, second: NumberedSegments) -> np.ndarr
 
     Raises: ValueError: if the two are not of one size (states both).
     """
-    if first.numbers.shape != second.numbers.shape:
-        raise ValueError(
-            f"two predictions of one picture have sizes {first.numbers.shape} and {second.numbers.shape} "
-            "(height, width): both must have that of the picture"
-        )
-    shape = len(first.category_ids), len(second.category_ids)
-    pairs = np.ravel_multi_index((first.numbers, second.numbers), shape)
-    common = np.bincount(pairs.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
+    common = joint_histogram(
+        first.numbers, second.numbers, range(1, len(first.category_ids)), range(1, len(second.category_ids))
+    )
     union = common.sum(axis=1, keepdims=True) + common.sum(axis=0, keepdims=True) - common
     return (2 * common > union) & (first.category_ids[:, None] == second.category_ids)

@@ -1,6 +1,6 @@
-"""How good predictions are: panopticapi, COCO's precision and intersection over union, the same for every model.
+"""How good predictions are: panoptic quality, COCO's precision and intersection over union, the same for every model.
 
-Shape legend: H, W size of a picture.
+Shape legend: H, W size of a picture; K classes.
 """
 
 from __future__ import annotations
@@ -15,16 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from panopticapi.evaluation import PQStat, pq_compute_single_core
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..evaluation.instances import write_thing_annotations
-from ..evaluation.panoptic import group_qualities, with_areas
-from ..evaluation.semantic import SemanticEvaluator
+from ..evaluation.quality import Overlap, class_indices, count_matches, group_qualities, no_counts
+from ..evaluation.semantic import semantic_qualities
 from ..evaluation.truth import PanopticTruth
-from .cache import png_bytes
 from .results import Picture, Prediction
 
 __all__ = ["PanopticQualities", "measure_qualities", "panoptic_qualities"]
@@ -34,16 +31,18 @@ PredictionOfPicture = Callable[[Picture], Prediction]
 
 @dataclass(frozen=True)
 class PanopticQualities:
-    """Panoptic quality in percent.
+    """Panoptic quality in percent, and what semantic quality is counted from.
 
     Attributes:
         all: by column: PQ, SQ, RQ, each also with _th and _st.
         pictures: PQ of each picture, by its name: the mean over the classes that truth or prediction have there; nan
             where there are none.
+        confusion: (K + 1, K + 1) pixels of each predicted (row) and true class; the last one is void.
     """
 
     all: Mapping[str, float]
     pictures: Mapping[str, float]
+    confusion: np.ndarray
 
 
 def measure_qualities(
@@ -60,7 +59,7 @@ def measure_qualities(
         prediction_of: gives the prediction of a picture, under the truth's ids.
     """
     panoptic = panoptic_qualities(truth, pictures, prediction_of)
-    qualities = {**panoptic.all, **_semantic_qualities(truth, pictures, prediction_of)}
+    qualities = {**panoptic.all, **_semantic_qualities(truth, panoptic.confusion)}
     return {**qualities, **_precisions(truth, pictures, prediction_of)}, dict(panoptic.pictures)
 
 
@@ -68,25 +67,24 @@ def panoptic_qualities(
     truth: PanopticTruth, pictures: Sequence[Picture], prediction_of: PredictionOfPicture
 ) -> PanopticQualities:
     """Return panoptic quality as panopticapi counts it, areas counted in the png; arguments as `measure_qualities`."""
-    categories = {category["id"]: category for category in truth.categories}
-    total = PQStat()
+    classes = class_indices(truth.categories)
+    total = no_counts(len(classes))
+    confusion = np.zeros((len(classes) + 1,) * 2, dtype=np.int64)
     by_picture = {}
-    with tempfile.TemporaryDirectory(prefix="panoptic_qualities") as folder:
-        for picture in pictures:
-            counts = _count(truth, picture, _of_known_classes(prediction_of(picture), categories), Path(folder))
-            total += counts
-            by_picture[picture.name] = group_qualities(counts, categories)["PQ"]
-    return PanopticQualities(group_qualities(total, categories), by_picture)
-
-
-def _count(truth: PanopticTruth, picture: Picture, prediction: Prediction, folder: Path) -> PQStat:
-    annotation = with_areas(truth.annotations[picture.image_id], truth.segment_areas(picture.image_id))
-    file = folder / "prediction.png"
-    file.write_bytes(png_bytes(prediction.segment_ids))
-    predicted = {"file_name": file.name, "segments_info": [dict(segment) for segment in prediction.segments]}
-    categories = {category["id"]: category for category in truth.categories}
-    with contextlib.redirect_stdout(io.StringIO()):
-        return pq_compute_single_core(0, [(annotation, predicted)], str(truth.png_root), str(folder), categories)
+    for picture in pictures:
+        prediction = _of_known_classes(prediction_of(picture), classes)
+        overlap = Overlap.of(
+            truth.segment_ids(picture.image_id),
+            truth.annotations[picture.image_id]["segments_info"],
+            prediction.segment_ids,
+            prediction.segments,
+            classes,
+        )
+        counts = count_matches(overlap, overlap.ious(), len(classes))
+        total += counts
+        confusion += overlap.confusion(len(classes))
+        by_picture[picture.name] = group_qualities(counts.sum(axis=0), truth.categories)["PQ"]
+    return PanopticQualities(group_qualities(total.sum(axis=0), truth.categories), by_picture, confusion)
 
 
 def _of_known_classes(prediction: Prediction, categories: Mapping[int, Any]) -> Prediction:
@@ -98,17 +96,9 @@ def _of_known_classes(prediction: Prediction, categories: Mapping[int, Any]) -> 
     return Prediction(np.where(np.isin(prediction.segment_ids, known), prediction.segment_ids, 0), segments)
 
 
-def _semantic_qualities(
-    truth: PanopticTruth, pictures: Sequence[Picture], prediction_of: PredictionOfPicture
-) -> dict[str, float]:
+def _semantic_qualities(truth: PanopticTruth, confusion: np.ndarray) -> dict[str, float]:
     """Return mIoU of the panoptic maps over all classes, and mIoU_st, its mean over classes of stuff."""
-    categories = {category["id"]: category for category in truth.categories}
-    evaluator = SemanticEvaluator(truth)
-    for picture in pictures:
-        prediction = _of_known_classes(prediction_of(picture), categories)
-        panoptic_seg = (torch.from_numpy(prediction.segment_ids), prediction.segments)
-        evaluator.process([{"image_id": picture.image_id}], [{"panoptic_seg": panoptic_seg}])
-    results = evaluator.evaluate()["sem_seg"]
+    results = semantic_qualities(confusion, [category["name"] for category in truth.categories])
     stuff = [results[f"IoU-{category['name']}"] for category in truth.categories if not category["isthing"]]
     occurring = [value for value in stuff if math.isfinite(value)]
     return {"mIoU": results["mIoU"], "mIoU_st": float(np.mean(occurring)) if occurring else math.nan}

@@ -11,13 +11,13 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.data import detection_utils
-from panopticapi.utils import rgb2id
 from PIL import Image
 
 __all__ = [
@@ -26,11 +26,13 @@ __all__ = [
     "ids_present",
     "is_color",
     "picture_pixels",
+    "read_annotations",
     "read_categories",
     "read_json",
     "read_panoptic_json",
     "read_picture",
     "read_segment_colors",
+    "read_segment_ids",
 ]
 
 # Id of pixels that belong to no segment.
@@ -40,6 +42,7 @@ _FORM = "COCO-panoptic form needs the lists 'images', 'annotations' (with 'segme
 PATHS_HINT = "correct its path; relative paths start at $DETECTRON2_DATASETS (./datasets if it is not set)"
 # Step around the colour circle that keeps any number of hues apart.
 _GOLDEN_RATIO = 0.618034
+_THREE_BYTES = 2**24 - 1
 
 
 def read_json(path: str | Path) -> Any:
@@ -59,26 +62,21 @@ def read_panoptic_json(path: str | Path) -> dict[str, Any]:
     Raises: FileNotFoundError: if it does not exist. ValueError: if it is not json, not panoptic, or contradicts
         itself (says why).
     """
-    content = read_json(path)
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise ValueError(f"{path} is not panoptic, it has no list {key!r}: {_FORM}")
+    content = _read_lists(path, ("images", "annotations", "categories"))
     _check_entries(content["images"], ("id", "file_name", "height", "width"), f"'images' of {path}")
-    _check_entries(content["annotations"], ("image_id", "file_name", "segments_info"), f"'annotations' of {path}")
-    for annotation in content["annotations"]:
-        where = f"'segments_info' of {annotation['file_name']} in {path}"
-        _check_entries(annotation["segments_info"], ("id", "category_id"), where)
-        if repeated := _repeated(segment["id"] for segment in annotation["segments_info"]):
-            raise ValueError(
-                f"{where} lists segment ids more than once: {_some(repeated)}; every segment needs its own id"
-            )
-    if repeated := _repeated(annotation["image_id"] for annotation in content["annotations"]):
-        raise ValueError(
-            f"{path} annotates {len(repeated)} pictures more than once, ids {_some(repeated)}: "
-            "keep one annotation of each picture"
-        )
+    _check_annotations(content["annotations"], path)
     content["categories"] = _checked_categories(content["categories"], path)
     return content
+
+
+def read_annotations(path: str | Path) -> list[dict[str, Any]]:
+    """Return the annotations of a json in COCO-panoptic form, which predictions have even where the rest is missing.
+
+    Raises: as `read_panoptic_json`.
+    """
+    annotations = _read_lists(path, ("annotations",))["annotations"]
+    _check_annotations(annotations, path)
+    return annotations
 
 
 def read_categories(path: str | Path) -> list[dict[str, Any]]:
@@ -107,9 +105,15 @@ def read_picture(path: str | Path, image_format: str) -> np.ndarray:
         image_format: order of the channels, "RGB" or "BGR".
     Raises: FileNotFoundError: if it does not exist. ValueError: if it cannot be decoded.
     """
+    with _explained(path), Image.open(path) as image:
+        return picture_pixels(image, image_format)
+
+
+@contextmanager
+def _explained(path: str | Path) -> Iterator[None]:
+    """Turn what goes wrong while a picture is read into a message."""
     try:
-        with Image.open(path) as image:
-            return picture_pixels(image, image_format)
+        yield
     except FileNotFoundError as error:
         raise FileNotFoundError(f"picture {path} does not exist: restore it or remove its entry") from error
     # Pillow raises all of these on damaged files, the last one on pictures of extreme size.
@@ -136,12 +140,28 @@ def read_segment_colors(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     Raises: FileNotFoundError, ValueError: as `read_picture`, and if its size is not its picture's.
     """
     colors = read_picture(path, "RGB")
-    if colors.shape[:2] != tuple(size):
+    _check_size(path, colors.shape[:2], size)
+    return colors
+
+
+def read_segment_ids(path: str | Path, size: tuple[int, int]) -> np.ndarray:
+    """Return the ids (H, W) int32 of a png, faster than from its colors; arguments and raises as there."""
+    with _explained(path), Image.open(path) as stored:
+        image = detection_utils._apply_exif_orientation(stored)
+        # Pillow keeps red, green and blue in the first three of four bytes, as the id's number has them.
+        words = np.frombuffer(image.convert("RGB").tobytes("raw", "RGBX"), dtype="<i4")
+        height, width = image.height, image.width
+    ids = (words & _THREE_BYTES).reshape(height, width)
+    _check_size(path, ids.shape, size)
+    return ids
+
+
+def _check_size(path: str | Path, shape: tuple[int, ...], size: tuple[int, int]) -> None:
+    if shape != tuple(size):
         raise ValueError(
-            f"{path} has (height, width) {colors.shape[:2]}, its picture has {tuple(size)} (EXIF rotation "
+            f"{path} has (height, width) {shape}, its picture has {tuple(size)} (EXIF rotation "
             "applied): every pixel of the picture needs its segment id"
         )
-    return colors
 
 
 def ids_present(ids: np.ndarray) -> np.ndarray:
@@ -152,16 +172,16 @@ def ids_present(ids: np.ndarray) -> np.ndarray:
     return np.unique(ids[starts])
 
 
-def check_segments(path: str | Path, colors: np.ndarray, segment_ids: set[int]) -> None:
+def check_segments(path: str | Path, ids: np.ndarray, segment_ids: set[int]) -> None:
     """Check that a png holds exactly the segments that the json lists for it, and void.
 
     Args:
         path: the png, for the message.
-        colors: (H, W, 3) uint8, its content.
+        ids: (H, W), its content.
         segment_ids: ids of the json's segments.
     Raises: ValueError: naming the ids that only one of the two has.
     """
-    present = set(ids_present(rgb2id(colors)).tolist()) - {VOID}
+    present = set(ids_present(ids).tolist()) - {VOID}
     if unknown := sorted(present - segment_ids):
         raise ValueError(
             f"{path} has {len(unknown)} segment ids that the json does not list for it: {_some(unknown)}; "
@@ -189,6 +209,30 @@ def _read_text(path: str | Path) -> str:
         raise FileNotFoundError(f"panoptic json {path} does not exist: {PATHS_HINT}") from error
     except (IsADirectoryError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a json file ({error}): {_FORM}") from error
+
+
+def _read_lists(path: str | Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    content = read_json(path)
+    for key in keys:
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise ValueError(f"{path} is not panoptic, it has no list {key!r}: {_FORM}")
+    return content
+
+
+def _check_annotations(annotations: list[Any], path: str | Path) -> None:
+    _check_entries(annotations, ("image_id", "file_name", "segments_info"), f"'annotations' of {path}")
+    for annotation in annotations:
+        where = f"'segments_info' of {annotation['file_name']} in {path}"
+        _check_entries(annotation["segments_info"], ("id", "category_id"), where)
+        if repeated := _repeated(segment["id"] for segment in annotation["segments_info"]):
+            raise ValueError(
+                f"{where} lists segment ids more than once: {_some(repeated)}; every segment needs its own id"
+            )
+    if repeated := _repeated(annotation["image_id"] for annotation in annotations):
+        raise ValueError(
+            f"{path} annotates {len(repeated)} pictures more than once, ids {_some(repeated)}: "
+            "keep one annotation of each picture"
+        )
 
 
 def _check_entries(entries: Any, keys: tuple[str, ...], where: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from panopticapi.utils import id2rgb
+from panopticapi.utils import id2rgb, rgb2id
 from pycocotools import mask as rle
 
 from .reading import VOID, check_segments, read_picture, read_segment_colors
@@ -94,7 +94,7 @@ def _from_panoptic(
 ) -> tuple[np.ndarray, list[Segment]]:
     path, infos = dataset_dict["pan_seg_file_name"], dataset_dict["segments_info"]
     colors = read_segment_colors(path, size)
-    check_segments(path, colors, {info["id"] for info in infos})
+    check_segments(path, rgb2id(colors), {info["id"] for info in infos})
     return colors, [
         Segment(info["id"], info["category_id"], info.get("isthing", info["category_id"] in thing_ids))
         for info in infos

@@ -38,7 +38,7 @@ def build_evaluators(cfg: CfgNode, dataset_name: str, output_dir: str | None = N
     truth = PanopticTruth.of_dataset(dataset_name)
     evaluators: list[DatasetEvaluator] = []
     if segments == "all":
-        evaluators.append(PanopticQualityEvaluator(dataset_name, truth))
+        evaluators.append(PanopticQualityEvaluator(truth))
     if segments != "things":
         evaluators.append(SemanticEvaluator(truth, with_things=segments == "all"))
     if segments != "stuff" and truth.things:

@@ -1,53 +1,62 @@
-"""Panoptic quality of all classes, things, stuff and each class, counted by panopticapi.
+"""Panoptic quality of all classes, things, stuff and each class, counted while the model predicts.
 
-Detectron2's evaluator keeps the averages only and fails on datasets of things alone.
+Detectron2's evaluator keeps every prediction as png, gives the averages only and fails on datasets of things alone.
 Reference: Kirillov et al., "Panoptic Segmentation", CVPR 2019, section 4. PQ = SQ x RQ, all in percent.
+Shape legend: K classes.
 """
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import io
 import itertools
 import logging
-import math
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections import Counter
 from typing import Any
 
-from detectron2.evaluation import COCOPanopticEvaluator
+import numpy as np
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from panopticapi.evaluation import PQStat, pq_compute_multi_core
 from tabulate import tabulate
 
+from .quality import (
+    GROUPS,
+    MEASURES,
+    Overlap,
+    class_indices,
+    class_qualities,
+    count_matches,
+    group_qualities,
+    no_counts,
+)
 from .truth import PanopticTruth
 
-__all__ = ["PanopticQualityEvaluator", "group_qualities", "with_areas"]
+__all__ = ["PanopticQualityEvaluator", "quality_table"]
 
 logger = logging.getLogger(__name__)
 
-_MEASURES = ("pq", "sq", "rq")
-# Row of the table, ending of the result's key, value of panopticapi's `isthing`.
-_GROUPS = (("all", "", None), ("things", "_th", True), ("stuff", "_st", False))
 
+class PanopticQualityEvaluator(DatasetEvaluator):
+    """Counts panoptic maps and returns {"panoptic_seg": {"PQ", "SQ", "RQ", "PQ_th", ..., "PQ-<class>"}}.
 
-class PanopticQualityEvaluator(COCOPanopticEvaluator):
-    """Collects panoptic maps and returns {"panoptic_seg": {"PQ", "SQ", "RQ", "PQ_th", ..., "PQ-<class>"}}.
-
-    Classes that neither truth nor prediction contains are nan and stay out of the averages.
+    Classes that neither truth nor prediction contains are nan and stay out of the averages. What is kept does not grow
+    with the pictures but for their ids.
     """
 
-    def __init__(self, dataset_name: str, truth: PanopticTruth) -> None:
-        super().__init__(dataset_name)
+    def __init__(self, truth: PanopticTruth) -> None:
+        """Keep the truth of the dataset."""
         self._truth = truth
+        self._classes = class_indices(truth.categories)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all counts."""
+        self._counts = no_counts(len(self._classes))
+        self._image_ids: list[int | str] = []
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Keep the panoptic maps of a batch as png, with the areas of the true segments.
+        """Count the panoptic maps of a batch.
 
         Raises: FileNotFoundError, ValueError: if a png of the truth is missing, damaged or does not fit the json, or
-            the model gives no panoptic results.
+            the model gives no panoptic results, or such that contradict themselves.
         """
         for picture, output in zip(inputs, outputs, strict=True):
             if "panoptic_seg" not in output:
@@ -55,90 +64,64 @@ class PanopticQualityEvaluator(COCOPanopticEvaluator):
                     f"the model returns {sorted(output)} but no panoptic_seg, which panoptic quality is counted from: "
                     "switch its panoptic results on"
                 )
-            # Detectron2 changes the segments in place, which other evaluators still need.
-            super().process([picture], [{"panoptic_seg": copy.deepcopy(output["panoptic_seg"])}])
-            # Counted here and not in `evaluate`, so that the processes share the work.
-            self._predictions[-1]["true_areas"] = self._truth.segment_areas(picture["image_id"])
+            ids, segments = output["panoptic_seg"]
+            image_id = picture["image_id"]
+            overlap = Overlap.of(
+                self._truth.segment_ids(image_id),
+                self._truth.annotations[image_id]["segments_info"],
+                ids.cpu().numpy(),
+                [{"id": segment["id"], "category_id": self._truth.category_id(segment)} for segment in segments],
+                self._classes,
+            )
+            self._counts += count_matches(overlap, overlap.ious(), len(self._classes))
+            self._image_ids.append(image_id)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Return the qualities on the main process and None elsewhere; all processes must call it.
 
-        Raises: ValueError: if pictures of the dataset were never given to `process` (counts them).
+        Raises: ValueError: if pictures of the dataset were given to `process` never or more than once (counts them).
         """
         comm.synchronize()
-        gathered = comm.gather(self._predictions)
+        gathered = comm.gather((self._counts, self._image_ids))
         if not comm.is_main_process():
             return None
-        predictions = {prediction["image_id"]: prediction for prediction in itertools.chain(*gathered)}
-        missing = [image_id for image_id in self._truth.annotations if image_id not in predictions]
-        if missing:
-            raise ValueError(
-                f"{len(missing)} of {len(self._truth.annotations)} pictures of {self._truth.json_path} have "
-                f"no prediction (first: id {missing[0]}): evaluate on the whole dataset"
-            )
-        counts = self._count(predictions)
-        results, table = self._summarize(counts)
-        logger.info("panoptic quality:\n%s", table)
+        self._check_pictures(Counter(itertools.chain.from_iterable(image_ids for _, image_ids in gathered)))
+        counts = np.sum([counts for counts, _ in gathered], axis=(0, 1))
+        categories = self._truth.categories
+        results = group_qualities(counts, categories)
+        for category, values in zip(categories, class_qualities(counts), strict=True):
+            results[f"PQ-{category['name']}"] = float(values[0])
+        logger.info("panoptic quality:\n%s", quality_table(counts, categories))
         return {"panoptic_seg": results}
 
-    def _count(self, predictions: dict[Any, dict[str, Any]]) -> PQStat:
-        """Return panopticapi's counts per category id."""
-        categories = {category["id"]: category for category in self._truth.categories}
-        pairs = []
-        with tempfile.TemporaryDirectory(prefix="panoptic_eval") as folder:
-            for number, (image_id, annotation) in enumerate(self._truth.annotations.items()):
-                prediction = predictions[image_id]
-                # Pictures of different folders may share a name, so the name is not used.
-                file_name = f"{number}.png"
-                (Path(folder) / file_name).write_bytes(prediction["png_string"])
-                kept = {"file_name": file_name, "segments_info": prediction["segments_info"]}
-                pairs.append((with_areas(annotation, prediction["true_areas"]), kept))
-            with contextlib.redirect_stdout(io.StringIO()):
-                return pq_compute_multi_core(pairs, str(self._truth.png_root), folder, categories)
-
-    def _summarize(self, counts: PQStat) -> tuple[dict[str, float], str]:
-        """Return the results by Detectron2's keys and a table of them."""
-        categories = {category["id"]: category for category in self._truth.categories}
-        results, rows = group_qualities(counts, categories), []
-        for name, ending, isthing in _GROUPS:
-            number = _average(counts, categories, isthing)["n"]
-            rows.append([name, *(results[f"{key.upper()}{ending}"] for key in _MEASURES), f"{number} classes", "", ""])
-        for category in self._truth.categories:
-            count = counts[category["id"]]
-            average = _average(counts, {category["id"]: category}, None)
-            results[f"PQ-{category['name']}"] = 100 * float(average["pq"])
-            if average["n"]:
-                values = [100 * average[key] for key in _MEASURES]
-                rows.append([category["name"], *values, count.tp, count.fp, count.fn])
-        header = ["", "PQ", "SQ", "RQ", "found", "false", "missed"]
-        return results, tabulate(rows, header, tablefmt="pipe", floatfmt=".2f")
+    def _check_pictures(self, times: Counter[int | str]) -> None:
+        expected, where = self._truth.annotations, self._truth.json_path
+        if missing := [image_id for image_id in expected if image_id not in times]:
+            raise ValueError(
+                f"{len(missing)} of {len(expected)} pictures of {where} have no prediction (first: id {missing[0]}): "
+                "evaluate on the whole dataset"
+            )
+        if repeated := [image_id for image_id, number in times.items() if number > 1]:
+            raise ValueError(
+                f"{len(repeated)} pictures of {where} have more than one prediction (first: id {repeated[0]}): call "
+                "reset() before an evaluation, and use a sampler that gives each picture to one process"
+            )
 
 
-def with_areas(annotation: dict[str, Any], areas: Mapping[int, int]) -> dict[str, Any]:
-    """Return an annotation with the areas that its segments have in the png, by their ids.
-
-    panopticapi believes the json's areas, which editing tools leave stale: quality could exceed 100.
-    """
-    segments = [{**segment, "area": areas[segment["id"]]} for segment in annotation["segments_info"]]
-    return {**annotation, "segments_info": segments}
-
-
-def group_qualities(counts: PQStat, categories: dict[int, dict[str, Any]]) -> dict[str, float]:
-    """Return PQ, SQ and RQ of all classes, things (PQ_th, ...) and stuff (PQ_st, ...) in percent.
+def quality_table(counts: np.ndarray, categories: list[dict[str, Any]]) -> str:
+    """Return a table of the groups and of the classes that occur.
 
     Args:
-        counts: panopticapi's, by category id.
-        categories: of the truth's json, by id; the averages are over those that occur.
+        counts: (K, 4) sum of IoU, found, false and missed segments.
+        categories: K, in the same order.
     """
-    results = {}
-    for _, ending, isthing in _GROUPS:
-        averages = _average(counts, categories, isthing)
-        results.update({f"{key.upper()}{ending}": 100 * float(averages[key]) for key in _MEASURES})
-    return results
-
-
-def _average(counts: PQStat, categories: dict[int, dict[str, Any]], isthing: bool | None) -> dict[str, float]:
-    try:
-        return counts.pq_average(categories, isthing)[0]
-    except ZeroDivisionError:  # No class of this kind occurs.
-        return {**dict.fromkeys(_MEASURES, math.nan), "n": 0}
+    groups, values = group_qualities(counts, categories), class_qualities(counts)
+    occurs = np.isfinite(values[:, 0])
+    isthing = np.array([category["isthing"] == 1 for category in categories], dtype=bool)
+    rows = []
+    for name, (ending, kind) in zip(("all", "things", "stuff"), GROUPS, strict=True):
+        number = int((occurs if kind is None else occurs & (isthing == kind)).sum())
+        rows.append([name, *(groups[f"{measure}{ending}"] for measure in MEASURES), f"{number} classes", "", ""])
+    for index in np.flatnonzero(occurs):
+        rows.append([categories[index]["name"], *values[index], *counts[index, 1:].astype(int).tolist()])
+    return tabulate(rows, ["", *MEASURES, "found", "false", "missed"], tablefmt="pipe", floatfmt=".2f")

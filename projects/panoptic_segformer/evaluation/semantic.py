@@ -7,15 +7,17 @@ Shape legend: H, W picture size, K number of all classes; class K stands for voi
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from .quality import joint_histogram
 from .truth import PanopticTruth
 
-__all__ = ["SemanticEvaluator"]
+__all__ = ["SemanticEvaluator", "semantic_qualities"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,18 +47,23 @@ class SemanticEvaluator(DatasetEvaluator):
         self._confusion = np.zeros((size, size), dtype=np.int64)  # [prediction, truth]
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Count the pixels of a batch."""
-        void, size = len(self._classes), len(self._confusion)
+        """Count the pixels of a batch.
+
+        Raises: ValueError: if a predicted map does not fit the truth or its own records.
+        """
         for picture, output in zip(inputs, outputs, strict=True):
             ids, segments = output["panoptic_seg"]
-            predicted = {segment["id"]: self._truth.category_id(segment) for segment in segments}
-            known = {
-                segment["id"]: segment["category_id"]
-                for segment in self._truth.annotations[picture["image_id"]]["segments_info"]
-            }
-            rows = self._class_map(ids.cpu().numpy(), predicted, void)
-            columns = self._class_map(self._truth.segment_ids(picture["image_id"]), known, void)
-            self._confusion += np.bincount((rows * size + columns).ravel(), minlength=size**2).reshape(size, size)
+            image_id = picture["image_id"]
+            known = self._truth.annotations[image_id]["segments_info"]
+            shared = joint_histogram(
+                ids.cpu().numpy(),
+                self._truth.segment_ids(image_id),
+                [segment["id"] for segment in segments],
+                [segment["id"] for segment in known],
+            )
+            rows = self._classes_of(self._truth.category_id(segment) for segment in segments)
+            columns = self._classes_of(segment["category_id"] for segment in known)
+            np.add.at(self._confusion, (rows[:, None], columns), shared)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Return the qualities on the main process and None elsewhere; all processes must call it."""
@@ -64,20 +71,23 @@ class SemanticEvaluator(DatasetEvaluator):
         gathered = comm.gather(self._confusion)
         if not comm.is_main_process():
             return None
-        results = _qualities(np.sum(gathered, axis=0), self._names)
+        results = semantic_qualities(np.sum(gathered, axis=0), self._names)
         logger.info("semantic quality: %s", {key: round(results[key], 2) for key in ("mIoU", "fwIoU", "mACC", "pACC")})
         return {"sem_seg": results}
 
-    def _class_map(self, ids: np.ndarray, category_ids: dict[int, int], void: int) -> np.ndarray:
-        """Return the class (H, W) int64 of each segment id (H, W)."""
-        known = np.array([*sorted(category_ids), np.iinfo(np.int64).max])
-        classes = np.array([*(self._classes.get(category_ids[id_], void) for id_ in known[:-1].tolist()), void])
-        places = np.searchsorted(known, ids)
-        return np.where(known[places] == ids, classes[places], void)
+    def _classes_of(self, category_ids: Iterable[int]) -> np.ndarray:
+        """Return the class of void and of each category id."""
+        void = len(self._classes)
+        return np.array([void, *(self._classes.get(category_id, void) for category_id in category_ids)])
 
 
-def _qualities(confusion: np.ndarray, names: list[str]) -> dict[str, float]:
-    """Return the measures by Detectron2's keys; confusion is (K + 1, K + 1), [prediction, truth]."""
+def semantic_qualities(confusion: np.ndarray, names: list[str]) -> dict[str, float]:
+    """Return the measures by Detectron2's keys, in percent.
+
+    Args:
+        confusion: (K + 1, K + 1) pixels of each predicted (row) and true class; the last one is void.
+        names: of the K classes.
+    """
     right = np.diag(confusion)[:-1].astype(np.float64)
     truth = confusion[:, :-1].sum(axis=0)
     predicted = confusion[:-1, :-1].sum(axis=1)

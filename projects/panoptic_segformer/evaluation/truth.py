@@ -7,15 +7,14 @@ Shape legend: H, W picture size, K number of all classes.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.data import MetadataCatalog
-from panopticapi.utils import rgb2id
 
-from ..data.reading import check_segments, read_panoptic_json, read_segment_colors
+from ..data.reading import check_segments, read_panoptic_json, read_segment_ids
 
 __all__ = ["PanopticTruth"]
 
@@ -38,6 +37,8 @@ class PanopticTruth:
     annotations: dict[Any, dict[str, Any]]
     thing_ids: dict[int, int]
     stuff_ids: dict[int, int]
+    # Several evaluators look at one picture after the other: of the last one, its id and its map.
+    _last: dict[int | str, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of_dataset(cls, name: str) -> PanopticTruth:
@@ -87,15 +88,19 @@ class PanopticTruth:
         return [category for category in self.categories if category["isthing"]]
 
     def segment_ids(self, image_id: int | str) -> np.ndarray:
-        """Return the segment ids (H, W) int32 of a picture, 0 = void.
+        """Return the segment ids (H, W) int32 of a picture, 0 = void; read-only, as the last map is kept.
 
         Raises: FileNotFoundError, ValueError: if the png is missing, damaged or does not fit the json.
         """
-        annotation, image = self.annotations[image_id], self.images[image_id]
-        path = self.png_root / annotation["file_name"]
-        colors = read_segment_colors(path, (image["height"], image["width"]))
-        check_segments(path, colors, {segment["id"] for segment in annotation["segments_info"]})
-        return rgb2id(colors)
+        if image_id not in self._last:
+            annotation, image = self.annotations[image_id], self.images[image_id]
+            path = self.png_root / annotation["file_name"]
+            ids = read_segment_ids(path, (image["height"], image["width"]))
+            check_segments(path, ids, {segment["id"] for segment in annotation["segments_info"]})
+            ids.setflags(write=False)
+            self._last.clear()
+            self._last[image_id] = ids
+        return self._last[image_id]
 
     def segment_areas(self, image_id: int | str) -> dict[int, int]:
         """Return the number of pixels of each segment id of a picture.
@@ -106,8 +111,17 @@ class PanopticTruth:
         return dict(zip(ids.tolist(), areas.tolist(), strict=True))
 
     def category_id(self, segment: dict[str, Any]) -> int:
-        """Return the json's category id of a predicted segment (category_id contiguous, isthing)."""
-        return (self.thing_ids if segment["isthing"] else self.stuff_ids)[segment["category_id"]]
+        """Return the json's category id of a predicted segment (category_id contiguous, isthing).
+
+        Raises: ValueError: if there is no such class.
+        """
+        ids = self.thing_ids if segment["isthing"] else self.stuff_ids
+        if segment["category_id"] not in ids:
+            raise ValueError(
+                f"a predicted segment of {'things' if segment['isthing'] else 'stuff'} has the class "
+                f"{segment['category_id']}, the dataset has {sorted(ids)}: evaluate on a dataset of the model's classes"
+            )
+        return ids[segment["category_id"]]
 
     def fingerprint(self) -> str:
         """Return a short text that changes with the json's content or the folder of the png."""

@@ -6,9 +6,8 @@ import math
 from collections.abc import Sequence
 
 from ..results import Category
-from .markup import Markup, element
+from .markup import Markup, element, number
 from .rows import Order, Row, Tile
-from .tables import number
 
 __all__ = ["FOLDER", "class_legend", "order_buttons", "picture_rows"]
 

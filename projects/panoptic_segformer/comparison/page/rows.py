@@ -26,7 +26,7 @@ from .drawing import (
     shrink,
     write_jpeg,
 )
-from .tables import number
+from .markup import number
 
 __all__ = ["Order", "Row", "RowMaker", "Tile", "row_orders"]
 

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from ..results import ModelResult
-from .markup import Markup, element
+from .markup import NONE, Markup, element, number, table
 
-__all__ = ["MEASURED", "NONE", "measured_table", "number", "oracle_table", "published_table"]
+__all__ = ["MEASURED", "measured_table", "oracle_table", "published_table"]
 
-# Stands where there is no number.
-NONE = "\N{EN DASH}"
 # Key of a published figure's origin among the figures.
 SOURCE = "source"
 
@@ -77,11 +75,6 @@ MEASURED = [
 ]
 
 
-def number(value: float | None, decimals: int = 1) -> str:
-    """Return a number as text, `NONE` for None and nan."""
-    return NONE if value is None or math.isnan(value) else f"{value:,.{decimals}f}"
-
-
 def measured_table(models: Sequence[ModelResult]) -> Markup:
     """Return the table of everything measured; columns without any number are left out.
 
@@ -97,7 +90,7 @@ def measured_table(models: Sequence[ModelResult]) -> Markup:
     best = {column: _best(column, models) for column in columns}
     body = element("tbody", *(_measured_row(model, best) for model in models))
     spans = [element("colgroup", *[element("col")] * len(members)) for _, members in groups]
-    return _table("Measured here", element("colgroup", element("col")), *spans, head, body)
+    return table("Measured here", element("colgroup", element("col")), *spans, head, body)
 
 
 def _group_head(name: str, columns: Sequence[Column]) -> Markup:
@@ -152,7 +145,7 @@ def published_table(models: Sequence[ModelResult]) -> Markup | None:
         )
         for model in known
     ]
-    return _table("Published by others", element("thead", element("tr", *head)), element("tbody", *rows))
+    return table("Published by others", element("thead", element("tr", *head)), element("tbody", *rows))
 
 
 def _published(value: float | str | None) -> str:
@@ -176,9 +169,7 @@ def oracle_table(models: Sequence[ModelResult]) -> Markup | None:
         measured = model.qualities.get("PQ")
         cells = [_oracle_cell(model.oracles.get(kind), measured) for kind in kinds]
         rows.append(element("tr", element("th", model.name, scope="row"), element("td", number(measured)), *cells))
-    return _table(
-        "PQ with one kind of error corrected", element("thead", element("tr", *head)), element("tbody", *rows)
-    )
+    return table("PQ with one kind of error corrected", element("thead", element("tr", *head)), element("tbody", *rows))
 
 
 def _oracle_cell(value: float | None, measured: float | None) -> Markup:
@@ -190,9 +181,3 @@ def _oracle_cell(value: float | None, measured: float | None) -> Markup:
 def _keys(records: Iterable[Mapping[str, object]]) -> list[str]:
     """Return the keys of all records, each once, in their order."""
     return list(dict.fromkeys(key for record in records for key in record))
-
-
-def _table(caption: str, *content: Markup) -> Markup:
-    # Wide tables scroll within themselves, which keyboards can do only if they can get there.
-    table = element("table", element("caption", caption), *content)
-    return element("div", table, class_="scroller", role="region", aria_label=caption, tabindex=0)

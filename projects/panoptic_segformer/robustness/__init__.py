@@ -1,0 +1,1 @@
+"""What common corruptions of pictures (noise, blur, weather, digital) cost a model in panoptic quality."""
