@@ -92,7 +92,7 @@ def test_training_example_is_cropped_and_has_targets(config):
 def test_perfect_prediction_has_quality_100(config):
     truth = PanopticTruth.of_dataset(NAMES[1])
     (entry,) = DatasetCatalog.get(NAMES[1])
-    evaluator = PanopticQualityEvaluator(NAMES[1], truth)
+    evaluator = PanopticQualityEvaluator(truth)
     ids = torch.from_numpy(truth.segment_ids(PICTURE)).to(torch.int32)
     metadata = MetadataCatalog.get(NAMES[1])
     segments = [

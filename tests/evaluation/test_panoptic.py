@@ -6,18 +6,21 @@ import copy
 import json
 import logging
 import math
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOPanopticEvaluator
+from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluators
 from panopticapi.evaluation import pq_compute
 from panopticapi.utils import id2rgb
 from PIL import Image
 
+from panoptic_segformer.data.reading import read_segment_ids
 from panoptic_segformer.evaluation.panoptic import PanopticQualityEvaluator
+from panoptic_segformer.evaluation.semantic import SemanticEvaluator
 from panoptic_segformer.evaluation.truth import PanopticTruth
 
 
@@ -139,6 +142,54 @@ def test_void_prediction_misses_every_segment(evaluator, predictions, evaluate) 
 def test_pictures_that_were_never_processed_are_an_error(evaluator, predictions, evaluate) -> None:
     with pytest.raises(ValueError, match=r"1 of 6 pictures .* have no prediction \(first: id 6\)"):
         evaluate(evaluator, predictions[:-1])
+
+
+def test_pictures_that_were_processed_twice_are_an_error(evaluator, predictions, evaluate) -> None:
+    with pytest.raises(ValueError, match=r"1 pictures of .* have more than one prediction \(first: id 2\)"):
+        evaluate(evaluator, [*predictions, predictions[1]])
+
+
+def test_reset_forgets_all_counts(evaluator, predictions, evaluate, perturb) -> None:
+    expected = evaluate(evaluator, predictions)
+    evaluate(evaluator, perturb(predictions, 2))
+    assert evaluate(evaluator, predictions)["panoptic_seg"] == pytest.approx(expected["panoptic_seg"], nan_ok=True)
+
+
+def test_what_an_evaluator_keeps_does_not_grow_with_the_pictures(evaluator, predictions) -> None:
+    sizes = []
+    for picture, output in predictions:
+        evaluator.process([picture], [output])
+        state = {key: value for key, value in vars(evaluator).items() if key not in ("_truth", "_image_ids")}
+        sizes.append(len(pickle.dumps(state)))
+    assert len(set(sizes)) == 1
+    assert len(evaluator._image_ids) == 6
+
+
+def test_the_truth_of_a_picture_is_read_once_for_all_evaluators(cfg, predictions, evaluate, monkeypatch) -> None:
+    read = []
+
+    def count(path: Path, size: tuple[int, int]) -> np.ndarray:
+        read.append(path)
+        return read_segment_ids(path, size)
+
+    monkeypatch.setattr("panoptic_segformer.evaluation.truth.read_segment_ids", count)
+    truth = PanopticTruth.of_dataset("scenes")
+    evaluate(DatasetEvaluators([PanopticQualityEvaluator(truth), SemanticEvaluator(truth)]), predictions)
+    assert len(read) == len(set(read)) == 6
+
+
+def test_a_class_of_another_dataset_is_named(evaluator, predictions) -> None:
+    picture, output = predictions[0]
+    output["panoptic_seg"][1][0]["category_id"] = 99
+    with pytest.raises(ValueError, match=r"segment of things has the class 99, the dataset has \[7, 8"):
+        evaluator.process([picture], [output])
+
+
+def test_a_map_that_its_records_do_not_describe_is_an_error(evaluator, predictions) -> None:
+    picture, output = predictions[0]
+    output["panoptic_seg"][0][:] = 77
+    with pytest.raises(ValueError, match="pixels of the ids 77, which its records do not list"):
+        evaluator.process([picture], [output])
 
 
 def test_a_dataset_of_things_alone_has_no_stuff_quality(

@@ -47,7 +47,8 @@ STYLE = """
 .confusion .right { fill: var(--accent); }
 .confusion .wrong { fill: var(--warning); }
 .confusion .name { font-weight: 400; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 2rem; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 2rem; }
+.pictures figcaption { color: var(--muted); font-size: 0.85rem; }
 """
 NOBODY = {"segments": "no segment", "pixels": "void"}
 

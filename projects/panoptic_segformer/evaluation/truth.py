@@ -62,10 +62,13 @@ class PanopticTruth:
     def of_files(cls, json_path: str | Path, png_root: str | Path) -> PanopticTruth:
         """Return the truth of a json and a folder of png, for predictions under the json's own ids.
 
-        Raises: as `read_panoptic_json`.
+        Raises: as `read_panoptic_json`, and ValueError: if an annotated picture is not among the json's pictures.
         """
         content = read_panoptic_json(json_path)
         annotations = {annotation["image_id"]: annotation for annotation in content["annotations"]}
+        images = {image["id"]: image for image in content["images"] if image["id"] in annotations}
+        if lost := [id_ for id_ in annotations if id_ not in images]:
+            raise ValueError(f"{json_path} annotates picture id {lost[0]}, which is not among its 'images': add it")
         for annotation in annotations.values():
             for segment in annotation["segments_info"]:
                 segment.setdefault("iscrowd", 0)
@@ -76,7 +79,7 @@ class PanopticTruth:
             Path(json_path),
             Path(png_root),
             content["categories"],
-            {image["id"]: image for image in content["images"] if image["id"] in annotations},
+            images,
             annotations,
             thing_ids=ids_by_kind[True],
             stuff_ids=ids_by_kind[False],
