@@ -1,7 +1,7 @@
 """How much memory a large picture takes, from the file to the drawing: the most that this process ever had resident.
 
-Weights are random. The masks are lifted and the thresholds lowered so that as many segments as a real picture has come
-out, and merging and drawing have their usual work.
+The picture is a synthetic scene, enlarged. Without weights they are random, and the thresholds as low as they get: a
+segment or two come out.
 """
 
 from __future__ import annotations
@@ -12,24 +12,21 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from detectron2.modeling import build_model
 from PIL import Image
 
 from panoptic_segformer import PanopticPredictor, load_config
+from panoptic_segformer.data.synthetic import write_scenes
 from panoptic_segformer.inference.result import DRAWING_STYLES, QUERIES
 
-# Many random queries are sure of nothing, and lie above each other.
-OPTS = [
-    "MODEL.TIMM.WEIGHTS",
-    "",
-    "MODEL.PANOPTIC_SEGFORMER.MERGING.SCORE_THRESHOLD",
-    "0.0",
-    "MODEL.PANOPTIC_SEGFORMER.MERGING.THING_OVERLAP_THRESHOLD",
-    "0.99",
-    "MODEL.PANOPTIC_SEGFORMER.MERGING.STUFF_OVERLAP_THRESHOLD",
-    "0.99",
+SCENE_SIZE = (200, 300)
+# What makes segments of queries that are sure of nothing and lie above each other.
+MERGING = "MODEL.PANOPTIC_SEGFORMER.MERGING"
+TOLERANT = [
+    *(f"{MERGING}.SCORE_THRESHOLD", "0.0"),
+    *(f"{MERGING}.THING_OVERLAP_THRESHOLD", "0.99"),
+    *(f"{MERGING}.STUFF_OVERLAP_THRESHOLD", "0.99"),
 ]
 
 
@@ -38,26 +35,41 @@ def resident_gigabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
+def write_random_weights(config_file: str, path: Path) -> None:
+    """Write weights of a model of a config, its masks lifted to their threshold."""
+    torch.manual_seed(0)
+    model = build_model(load_config(config_file, ["MODEL.DEVICE", "cpu"]))
+    for name, parameter in model.named_parameters():
+        if name.endswith("fusion.fuse.bias"):
+            torch.nn.init.constant_(parameter, 0.5)
+    torch.save({"model": model.state_dict()}, path)
+
+
+def write_large_scene(size: tuple[int, int], path: Path) -> None:
+    """Write a scene, enlarged to (height, width)."""
+    scenes = write_scenes(path.with_suffix(""), 1, seed=1, size=SCENE_SIZE)
+    scene = Image.open(scenes / "images/000001.jpg")
+    scene.resize(size[::-1], Image.Resampling.BICUBIC).save(path)
+
+
 def main() -> None:
     """Predict one picture, draw it in every style but the queries', and print time and memory after each step."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", required=True, metavar="YAML")
+    parser.add_argument("--weights", default="", help="default: random")
     parser.add_argument("--size", type=int, nargs=2, default=(4000, 6000), metavar=("HEIGHT", "WIDTH"))
     arguments = parser.parse_args()
-    torch.manual_seed(0)
-    opts = [*OPTS, "MODEL.DEVICE", "cpu"]
     with tempfile.TemporaryDirectory() as folder:
         weights, picture, drawing = (Path(folder) / name for name in ("random.pth", "large.jpg", "drawing.jpg"))
-        model = build_model(load_config(arguments.config_file, opts))
-        for name, parameter in model.named_parameters():
-            if name.endswith("fusion.fuse.bias"):
-                torch.nn.init.constant_(parameter, 0.5)
-        torch.save({"model": model.state_dict()}, weights)
-        del model
-        height, width = arguments.size
-        noise = np.random.default_rng(0).integers(0, 256, (height // 100, width // 100, 3), np.uint8)
-        Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).save(picture)
-        predictor = PanopticPredictor(arguments.config_file, weights, device="cpu", opts=opts)
+        if not arguments.weights:
+            write_random_weights(arguments.config_file, weights)
+        write_large_scene(arguments.size, picture)
+        predictor = PanopticPredictor(
+            arguments.config_file,
+            arguments.weights or weights,
+            device="cpu",
+            opts=[] if arguments.weights else TOLERANT,
+        )
         print(f"model loaded: {resident_gigabytes():.2f} GB")
         start = time.perf_counter()
         result = predictor(picture)

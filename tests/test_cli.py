@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 from fvcore.transforms.transform import NoOpTransform
@@ -21,6 +23,8 @@ from panoptic_segformer.cli import main
 from panoptic_segformer.data.categories import Categories
 from panoptic_segformer.environment import Fact
 from panoptic_segformer.inference import loading
+from panoptic_segformer.inference.result import DRAWING_STYLES
+from panoptic_segformer.verbs import demo as demo_verb
 from tiny import tiny_overrides
 
 
@@ -186,6 +190,151 @@ def test_demo_error_of_the_program_is_not_hidden(demo, monkeypatch):
     monkeypatch.setattr(loading, "DefaultPredictor", predictor)
     with pytest.raises(RuntimeError, match="out of memory"):
         run(demo)
+
+
+@pytest.mark.parametrize(
+    ("words", "written"),
+    [
+        ([], ["a.png", "b.png"]),
+        (["--draw", "contours"], ["a.png", "b.png"]),
+        (
+            ["--draw", "boxes", "side-by-side"],
+            ["boxes/a.png", "boxes/b.png", "side-by-side/a.png", "side-by-side/b.png"],
+        ),
+        (["--draw", "--save", "masks"], ["masks/a/0001_cat.png", "masks/b/0002_grass.png"]),
+        (["--draw", "overlay", "overlay"], ["a.png", "b.png"]),
+        (["--batch", "2"], ["a.png", "b.png"]),
+    ],
+)
+def test_demo_draws_what_is_asked_for(demo, words, written):
+    assert run(demo, *words) == 0
+    found = {str(path.relative_to(demo["--output"])) for path in demo["--output"].rglob("*.png")}
+    assert found == set(written) if "masks" not in words else found > set(written)
+
+
+def test_demo_without_labels_and_legend_keeps_the_size(demo):
+    assert run(demo, "--no-labels", "--no-legend") == 0
+    assert Image.open(demo["--output"] / "a.png").size == (40, 30)
+
+
+def test_demo_saves_predictions_for_other_tools(demo):
+    MetadataCatalog.get("of_the_fake").set(
+        thing_dataset_id_to_contiguous_id={7: 0}, stuff_dataset_id_to_contiguous_id={9: 1}
+    )
+    assert run(demo, "--save", "panoptic") == 0
+    assert sorted(os.listdir(demo["--output"])) == ["a.png", "b.png", "panoptic"]
+    content = json.loads((demo["--output"] / "panoptic/predictions.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == ["a.png", "b.png"]
+    assert {segment["category_id"] for one in content["annotations"] for segment in one["segments_info"]} == {7, 9}
+    MetadataCatalog.remove("of_the_fake")
+
+
+def test_demo_thresholds_go_to_the_config(demo):
+    words = ["MODEL.META_ARCHITECTURE", "PanopticSegFormer"]
+    assert run(demo, "--score-threshold", "0.1", "--overlap-threshold", "0.9", "--opts", *words) == 0
+    node = FakePredictor.cfg.MODEL.PANOPTIC_SEGFORMER.MERGING
+    assert (node.SCORE_THRESHOLD, node.THING_OVERLAP_THRESHOLD, node.MASK_THRESHOLD) == (0.1, 0.9, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--draw"], "nothing is drawn and nothing saved"),
+        (["--draw", "queries"], "FakeModel has no queries"),
+        (
+            ["--score-threshold", "-1", "--opts", "MODEL.META_ARCHITECTURE", "PanopticSegFormer"],
+            "score threshold is -1",
+        ),
+        (["--mask-threshold", "0.4", "--opts", "MODEL.META_ARCHITECTURE", "PSFDetrPanoptic"], "no mask threshold"),
+    ],
+)
+def test_demo_wrong_wish_gives_one_plain_message(demo, capsys, words, message):
+    assert run(demo, *words) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("panseg demo: ")
+    assert message in error
+
+
+@pytest.mark.parametrize("words", [["--draw", "sketch"], ["--batch", "0"], ["--frames", "x"], ["--save", "coco"]])
+def test_demo_wrong_word_exits_with_2(demo, words):
+    with pytest.raises(SystemExit) as stopped:
+        run(demo, *words)
+    assert stopped.value.code == 2
+
+
+def film(path, number=4):
+    pytest.importorskip("av", reason="needs PyAV, the extra `video`")
+    from panoptic_segformer.inference.video import write_video
+
+    with write_video(path, Fraction(25)) as writer:
+        for _ in range(number):
+            writer.add(np.full((48, 64, 3), 90, np.uint8))
+    return path
+
+
+def frames_of(path):
+    from panoptic_segformer.inference.video import open_frames
+
+    with open_frames(path) as frames:
+        return list(frames.pixels)
+
+
+def test_demo_pictures_and_videos_together(demo, tmp_path, capsys):
+    film(demo["--input"] / "walk.mp4")
+    (demo["--input"] / "broken.avi").write_text("not a video")
+    assert run(demo, "--batch", "3") == 1
+    captured = capsys.readouterr()
+    assert "wrote 3 of 4 results" in captured.out
+    assert "broken.avi was left out" in captured.err
+    assert sorted(os.listdir(demo["--output"])) == ["a.png", "b.png", "walk.mp4"]
+    frames = frames_of(demo["--output"] / "walk.mp4")
+    assert [frame.shape for frame in frames] == [(48, 64, 3)] * 4
+
+
+def test_demo_of_a_video_in_two_styles_stops_after_some_frames(demo, tmp_path):
+    demo["--input"] = film(tmp_path / "walk.mp4")
+    assert run(demo, "--draw", "overlay", "contours", "--frames", "2") == 0
+    for style in ("overlay", "contours"):
+        assert len(frames_of(demo["--output"] / style / "walk.mp4")) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--save", "panoptic"], "--save is for pictures"),
+        (["--draw", "queries"], "--draw queries is for pictures"),
+    ],
+)
+def test_demo_what_videos_cannot_have_gives_one_plain_message(demo, tmp_path, capsys, words, message):
+    demo["--input"] = film(tmp_path / "walk.mp4")
+    assert run(demo, *words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_demo_never_replaces_a_video(demo, tmp_path, capsys):
+    demo["--input"] = film(tmp_path / "walk.mp4")
+    demo["--output"] = tmp_path
+    assert run(demo) == 2
+    assert "would replace it" in capsys.readouterr().err
+
+
+def test_demo_of_a_video_without_its_library_names_the_extra(demo, tmp_path, capsys, monkeypatch):
+    (tmp_path / "walk.mp4").write_bytes(b"never opened")
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert run({**demo, "--input": tmp_path / "walk.mp4"}) == 2
+    assert "'.[video]'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cameras are files on Linux alone")
+def test_demo_of_a_camera_that_is_not_there_gives_one_plain_message(demo, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("av", reason="needs PyAV, the extra `video`")
+    monkeypatch.chdir(tmp_path)
+    assert run({**demo, "--input": "87"}) == 2
+    assert "camera 87 is not there" in capsys.readouterr().err
+
+
+def test_demo_offers_the_styles_that_results_can_draw():
+    assert demo_verb.STYLES == DRAWING_STYLES
 
 
 def test_info_prints_facts_and_how_to_mend_what_is_missing(capsys, monkeypatch):

@@ -68,6 +68,14 @@ def test_read_picture_gives_three_channels_for_grey(tmp_path: Path) -> None:
     assert (read_picture(tmp_path / "grey.png", "RGB") == np.full((3, 5, 3), 77)).all()
 
 
+def test_read_picture_keeps_the_range_of_deep_greys_in_colour_alone(tmp_path: Path) -> None:
+    levels = np.array([[0, 7, 256, 65535]], np.uint16)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    assert read_picture(tmp_path / "deep.png", "RGB")[0, :, 0].tolist() == [0, 0, 1, 255]
+    # Maps of classes hold small numbers, which mean what they say.
+    assert read_picture(tmp_path / "deep.png", "L")[0, :2, 0].tolist() == [0, 7]
+
+
 @pytest.mark.parametrize("content", [b"", b"no picture", "truncated jpg", "truncated png"])
 def test_read_picture_names_an_unreadable_file(tmp_path: Path, content: bytes | str) -> None:
     path = tmp_path / "bad.jpg"

@@ -70,6 +70,19 @@ def test_predictor_gives_what_default_predictor_gives(tiny, scenes):
     assert max(numbers) > 1, "there is something to compare"
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_predictor_on_a_gpu_gives_what_default_predictor_gives(tiny, scenes):
+    cfg, weights = tiny
+    overrides = ["MODEL.WEIGHTS", str(weights), "MODEL.DEVICE", "cuda"]
+    ids, records = DefaultPredictor(configured(cfg, overrides))(np.asarray(Image.open(scenes[0]))[..., ::-1])[
+        "panoptic_seg"
+    ]
+    result = PanopticPredictor(cfg, weights, device="cuda")(scenes[0])
+    assert (result.segment_ids == ids.cpu().numpy()).mean() > 0.999
+    assert [segment["category_id"] for segment in result.segments_info] == [record["category_id"] for record in records]
+
+
 @pytest.mark.slow
 def test_predictor_of_every_architecture_gives_what_default_predictor_gives(
     config_dir, scenes_root, monkeypatch, tmp_path

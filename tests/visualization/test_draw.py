@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from panoptic_segformer.data.categories import Categories
-from panoptic_segformer.visualization import draw_panoptic, side_by_side
-from panoptic_segformer.visualization.draw import CONTOUR_OPACITY, OPACITY
+from panoptic_segformer.visualization import Style, draw, draw_on_picture, draw_panoptic, side_by_side
+from panoptic_segformer.visualization.draw import CONTOUR_OPACITY, OPACITY, index_of_ids
 
 GREEN, PINK, BLUE = (60, 170, 60), (220, 20, 120), (70, 130, 180)
 CATEGORIES = Categories((0, 2), (1,), ("person", "car"), ("sky",), (GREEN, PINK), (BLUE,))
@@ -186,3 +186,54 @@ def test_draw_without_labels_has_the_segments_alone(scene):
     picture = draw_panoptic(*scene, CATEGORIES, with_labels=False)
     assert picture[100:400, 50:250].min() > 75, "the box of a label darkens the picture"
     assert picture.shape == draw_panoptic(*scene, CATEGORIES).shape
+
+
+def test_draw_contours_alone_leaves_the_inside(scene):
+    picture = draw_on_picture(*scene, CATEGORIES, with_labels=False, style=Style.CONTOURS)
+    assert (picture[250, 150] == 100).all()
+    assert (picture[380, 50] == GREEN).all()
+    assert (picture[20, 300] == 100).all()
+    assert (picture[450:] == 100).all(), "void has no contour"
+
+
+def test_draw_boxes_are_those_of_things(scene):
+    image, ids, info = scene
+    picture = draw_on_picture(image, ids, info, CATEGORIES, with_labels=False, style=Style.BOXES)
+    assert (picture[100, 50:250] == GREEN).all()
+    assert (picture[399, 50:250] == GREEN).all()
+    assert (picture[100:400, 249] == GREEN).all()
+    assert (picture[110:390, 60:240] == 100).all()
+    assert (picture[0] == 100).all(), "stuff has no box"
+    assert (image == 100).all()
+
+
+def test_draw_boxes_label_things_alone(scene):
+    with_labels, without = (
+        draw_on_picture(*scene, CATEGORIES, with_labels=flag, style=Style.BOXES).astype(int) for flag in (True, False)
+    )
+    changed = (with_labels != without).any(axis=2)
+    assert changed[100:400, 50:250].any()
+    assert not changed[:95].any()
+
+
+@pytest.mark.parametrize("style", Style)
+def test_draw_on_picture_keeps_the_size_of_small_pictures(style):
+    ids = np.zeros((7, 9), int)
+    ids[2:5, 3:6] = 1
+    info = [{"id": 1, "category_id": 0, "score": 0.5}]
+    assert draw_on_picture(np.zeros((7, 9, 3), np.uint8), ids, info, CATEGORIES, style=style).shape == (7, 9, 3)
+
+
+@pytest.mark.parametrize("style", Style)
+@pytest.mark.parametrize("pixels", [1, 640 * 7, 640 * 101])
+def test_draw_in_strips_gives_the_same_picture(scene, monkeypatch, style, pixels):
+    whole = draw_on_picture(*scene, CATEGORIES, style=style)
+    monkeypatch.setattr(draw, "PIXELS_PER_STRIP", pixels)
+    assert (draw_on_picture(*scene, CATEGORIES, style=style) == whole).all()
+
+
+@given(st.lists(st.integers(-5, 60), min_size=0, max_size=8, unique=True), st.integers(0, 2**32 - 1))
+def test_index_of_ids_equals_a_plain_loop(known, seed):
+    ids = np.random.default_rng(seed).integers(-5, 61, (6, 7))
+    expected = [[known.index(value) if value in known else len(known) for value in row] for row in ids.tolist()]
+    assert index_of_ids(ids, known).tolist() == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from ..inference.prediction import Drawing
     from ..inference.predictor import PanopticPredictor
     from ..inference.sources import Inputs
+
+logger = logging.getLogger(__name__)
 
 HELP = "draw the panoptic result of pictures, videos or a camera"
 # As inference/result.py has them, which help must not import.
@@ -152,8 +155,6 @@ def _predict_video(
     arguments: argparse.Namespace, predictor: PanopticPredictor, source: Path | int, videos: list[Path]
 ) -> bool:
     """Return whether a video or camera could be read to its end."""
-    import logging
-
     from ..inference.prediction import predict_video
     from ..inference.sources import output_files
 
@@ -168,6 +169,6 @@ def _predict_video(
     try:
         predict_video(predictor, source, outputs, arguments.batch, arguments.frames)
     except (FileNotFoundError, ValueError) as error:
-        logging.getLogger(__name__).error("%s is left out: %s", source, error)
+        logger.error("%s is left out: %s", source, error)
         return False
     return True

@@ -82,7 +82,9 @@ def draw_panoptic(
         return picture
     height, width = ids.shape
     styles = class_styles(categories)
-    entries = _legend_entries(segments_info, segment_colors(segments_info, styles, ranks), styles)
+    colors = segment_colors(segments_info, styles, ranks)
+    shown = [one for one in segments_info if style is not Style.BOXES or class_key(one, styles)[0]]
+    entries = _legend_entries(shown, colors, styles)
     legend = draw_legend(entries, max(width, LEAST_WIDTH), _font_size(ids.shape))
     canvas = Image.new("RGB", (legend.width, height + legend.height), PAPER)
     canvas.paste(Image.fromarray(picture), ((legend.width - width) // 2, 0))
