@@ -16,7 +16,7 @@ ifeq ($(shell test -x "$$(cat $(STAMP) 2>/dev/null)" || echo missing),missing)
 $(shell rm -f $(STAMP))
 endif
 
-$(STAMP): setup.py pyproject.toml $(wildcard requirements/* csrc/* csrc/*/*)
+$(STAMP): setup.py pyproject.toml $(wildcard requirements/* requirements/*/* csrc/* csrc/*/*)
 	$(PYTHON) requirements/install.py --stamp $@
 
 demo: $(STAMP)

@@ -148,9 +148,14 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(where="projects"),
     package_dir={"": "projects"},
-    package_data={f"{PACKAGE}.analysis": ["*.yaml"], f"{PACKAGE}.comparison.page": ["*.css", "*.html", "*.js"]},
+    package_data={
+        f"{PACKAGE}.analysis": ["*.yaml"],
+        f"{PACKAGE}.comparison.page": ["*.css", "*.html", "*.js"],
+        f"{PACKAGE}.web_page": ["*.css", "*.js"],
+    },
     # Detectron2 is left to the user: the names and requirements of its distributions are not to be relied on.
     install_requires=requirements("runtime.txt"),
+    extras_require={name: requirements(f"extras/{name}.txt") for name in ("export", "page", "robustness", "video")},
     entry_points={"console_scripts": ["panseg = panoptic_segformer.cli:main"]},
     ext_modules=[make_extension()],
     cmdclass={"build_ext": BuildExtension},

@@ -52,8 +52,9 @@ def complete_existing(python: Path) -> None:
     """Add what an environment with Detectron2 lacks; torch stays as it is, and every version that will do."""
     pip = [python, "-m", "pip", "install", "--quiet"]
     run(*pip, *requirement_files("build.txt", "runtime.txt", "develop.txt"))
-    if not imports("panopticapi"):
-        run(*pip, "--no-deps", "--require-hashes", "-r", REQUIREMENTS / "panopticapi.txt")
+    for module in ("panopticapi", "imagecorruptions"):
+        if not imports(module):
+            run(*pip, "--no-deps", "--require-hashes", "-r", REQUIREMENTS / f"{module}.txt")
 
 
 def create_virtual_environment(folder: Path) -> Path:
@@ -66,7 +67,7 @@ def create_virtual_environment(folder: Path) -> Path:
     files = requirement_files("torch.txt", "build.txt", "runtime.txt", "develop.txt")
     run(*install, *files, "-c", REQUIREMENTS / "constraints.txt")
     exact = [*install, "--no-deps", "--require-hashes"]
-    run(*exact, "-r", REQUIREMENTS / "panopticapi.txt")
+    run(*exact, *requirement_files("panopticapi.txt", "imagecorruptions.txt"))
     run(*exact, "--python-version", DETECTRON2_TAG, "-r", REQUIREMENTS / "detectron2.txt")
     remove_strays(Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)})))
     return python
