@@ -33,7 +33,7 @@ class ExportOptions:
     Attributes:
         format: one of FORMATS.
         sizes: (height, width) of the pictures that the file is checked on; empty for three of the config's scale.
-        tolerance: largest error that is accepted, as a share of the output's largest value (or 1, if that is less).
+        tolerance: largest error that is accepted, as a share of the output's largest value, or of 1 if that is less.
         with_operator: keep the compiled operator in a .pt2; it needs this package then where it is loaded.
     """
 
