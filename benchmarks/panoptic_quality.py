@@ -56,7 +56,7 @@ def main() -> None:
         truth_json, truth_png = _truth_files(arguments, Path(folder))
         truth = _registered_truth(truth_json, truth_png)
         batches = [_prediction(truth, image_id, seed) for seed, image_id in enumerate(truth.annotations)]
-        print(f"- truth: {arguments.truth or f'{NUM_SCENES} synthetic scenes'}, {len(batches)} pictures")
+        print(f"- truth: {arguments.truth or 'synthetic scenes'}, {len(batches)} pictures")
         print(f"- cores: {os.cpu_count()}, torch {torch.__version__}, {arguments.runs} runs after one warm-up")
         streaming = {
             "Detectron2": lambda: _evaluate(COCOPanopticEvaluator(NAME), batches),
@@ -81,14 +81,17 @@ def _parse_arguments() -> argparse.Namespace:
 
 def _truth_files(arguments: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
     """Return json and folder of png with the pictures that were asked for."""
-    if arguments.truth is None:
+    source, png_root = arguments.truth, arguments.png
+    if source is None:
         scenes = write_scenes(folder / "scenes", arguments.pictures or NUM_SCENES, seed=0, size=SCENE_SIZE)
-        return scenes / "panoptic.json", scenes / "panoptic_png"
-    content = json.loads(arguments.truth.read_text(encoding="utf-8"))
-    content["annotations"] = content["annotations"][: arguments.pictures]
+        source, png_root = scenes / "panoptic.json", scenes / "panoptic_png"
+    content = json.loads(source.read_text(encoding="utf-8"))
+    # hotcoco refuses some contents of the others, such as numbers in 'info'.
+    kept = {key: content[key] for key in ("images", "annotations", "categories")}
+    kept["annotations"] = kept["annotations"][: arguments.pictures]
     path = folder / "truth.json"
-    path.write_text(json.dumps(content), encoding="utf-8")
-    return path, arguments.png
+    path.write_text(json.dumps(kept), encoding="utf-8")
+    return path, png_root
 
 
 def _registered_truth(path: Path, png_root: Path) -> PanopticTruth:
