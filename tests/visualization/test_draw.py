@@ -217,6 +217,13 @@ def test_draw_boxes_label_things_alone(scene):
 
 
 @pytest.mark.parametrize("style", Style)
+def test_draw_without_segments_keeps_the_picture_in_every_style(scene, style):
+    image, ids, _ = scene
+    assert (draw_on_picture(image, ids, [], CATEGORIES, style=style) == image).all()
+    assert (draw_panoptic(image, torch.zeros_like(ids), [], CATEGORIES, style=style)[:480] == image).all()
+
+
+@pytest.mark.parametrize("style", Style)
 def test_draw_on_picture_keeps_the_size_of_small_pictures(style):
     ids = np.zeros((7, 9), int)
     ids[2:5, 3:6] = 1

@@ -191,6 +191,8 @@ def _borders(index_map: np.ndarray, rows: slice, window: int) -> np.ndarray:
 
 def _draw_boxes(picture: Image.Image, index_map: np.ndarray, colors: Sequence[Color | None], thickness: int) -> None:
     """Draw the box of every segment that has a colour, in place; the last ones first, as they are the least sure."""
+    if not colors:
+        return  # find_objects takes 0 for no limit
     pen = ImageDraw.Draw(picture)
     outlines = ndimage.find_objects(index_map + 1, len(colors))  # Numbers from 1; 0 would be no object.
     for outline, color in reversed(list(zip(outlines, colors, strict=True))):
