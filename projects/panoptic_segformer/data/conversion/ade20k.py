@@ -1,8 +1,8 @@
 """ADE20K as the scene parsing challenge gives it: ADEChallengeData2016, 150 classes of which 100 are things.
 
 Stuff comes from `annotations` (numbers 1 to 150, 0 = void), things from `annotations_instance` (red: number of the
-thing class, 1 to 100; green: number of the instance), which lie on top. Pixels of a thing class that belong to no
-instance are void. The classes have the ids 0 to 149, as MaskFormer's preparation gives them.
+thing class, 1 to 100; green: number of the instance, 0 = none), which lie on top. Pixels of a thing class that belong to
+no instance are void. The classes have the ids 0 to 149, as MaskFormer's preparation gives them.
 Reference: https://github.com/CSAILVision/sceneparsing, https://github.com/CSAILVision/placeschallenge.
 """
 
@@ -69,7 +69,7 @@ def _read(files: _Files) -> Truth:
     _check_numbers(files.instances, instances[..., 0], len(_THING_IDS))
     ids[~np.isin(ids, list(_STUFF_NUMBERS))] = 0
     thing_numbers = instances[..., 0]
-    is_thing = thing_numbers > 0
+    is_thing = (thing_numbers > 0) & (instances[..., 1] > 0)
     ids[is_thing] = (_FIRST_THING_ID * thing_numbers + instances[..., 1])[is_thing]
     return Truth(ids, {id_: (_category_id(id_), False) for id_ in measure_segments(ids)})
 

@@ -24,7 +24,7 @@ from .painting import Region, paint
 __all__ = ["convert_labelme"]
 
 _CIRCLE_CORNERS = 90
-_KEYS = ("shapes", "imagePath", "imageHeight", "imageWidth")
+_KINDS = {"shapes": list, "imagePath": str, "imageHeight": int, "imageWidth": int}
 
 
 def convert_labelme(folder: Path, images: Path, classes: Sequence[dict[str, Any]], output: Output) -> int:
@@ -55,10 +55,22 @@ def convert_labelme(folder: Path, images: Path, classes: Sequence[dict[str, Any]
 
 def _read_file(path: Path) -> dict[str, Any]:
     content = read_json(path)
-    missing = [key for key in _KEYS if not isinstance(content, dict) or content.get(key) is None]
+    missing = [key for key in _KINDS if not isinstance(content, dict) or content.get(key) is None]
     if missing:
         raise ValueError(f"{path} is not labelme's, it lacks {', '.join(missing)}: remove it or save it again")
+    wrong = [key for key, kind in _KINDS.items() if not isinstance(content[key], kind)]
+    shapes = content["shapes"] if "shapes" not in wrong else ()
+    wrong += [f"shape {number}" for number, shape in enumerate(shapes) if not _is_shape(shape)]
+    if wrong:
+        raise ValueError(f"{path} is not labelme's, of another form are {', '.join(wrong[:8])}: save it again")
     return content
+
+
+def _is_shape(shape: Any) -> bool:
+    """Return whether an entry is an object whose label and group are plain values."""
+    return isinstance(shape, dict) and not any(
+        isinstance(shape.get(key), (list, dict)) for key in ("label", "group_id")
+    )
 
 
 def _read(path: Path, *, classes: Mapping[str, Mapping[str, Any]]) -> Truth:

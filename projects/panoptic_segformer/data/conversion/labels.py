@@ -33,7 +33,7 @@ def read_labels(path: Path) -> np.ndarray:
         raise FileNotFoundError(
             f"{path} does not exist: every picture needs its labels, complete the folder"
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} can't be read ({error}): copy it again") from error
     if mode not in _NUMBERS:
         raise ValueError(f"{path} has pixels of mode {mode}: expected one number per pixel (a grey or palette png)")
