@@ -1,8 +1,8 @@
 """ADE20K as the scene parsing challenge gives it: ADEChallengeData2016, 150 classes of which 100 are things.
 
 Stuff comes from `annotations` (numbers 1 to 150, 0 = void), things from `annotations_instance` (red: number of the
-thing class, 1 to 100; green: number of the instance, 0 = none), which lie on top. Pixels of a thing class that belong to
-no instance are void. The classes have the ids 0 to 149, as MaskFormer's preparation gives them.
+thing class, 1 to 100; green: number of the instance, 0 = none), which lie on top. Pixels of a thing class that belong
+to no instance are void. The classes have the ids 0 to 149, as MaskFormer's preparation gives them.
 Reference: https://github.com/CSAILVision/sceneparsing, https://github.com/CSAILVision/placeschallenge.
 """
 

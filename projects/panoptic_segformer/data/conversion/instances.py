@@ -118,7 +118,7 @@ def _check_names(categories: Any, classes: Sequence[dict[str, Any]], path: Path)
         id_, name = (category.get(key) if isinstance(category, dict) else None for key in ("id", "name"))
         if isinstance(id_, int) and names.get(id_, name) != name:
             raise ValueError(
-                f"{path} calls category id {id_} {name!r}, the classes call it {names[id_]!r}: give the json's own classes"
+                f"{path} calls category id {id_} {name!r}, the classes call it {names[id_]!r}: give the json's own"
             )
 
 
