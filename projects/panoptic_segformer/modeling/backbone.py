@@ -85,7 +85,7 @@ class TimmBackbone(Backbone):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Map normalised images (B, 3, H, W) to features by name, each (B, C, ceil(H / stride), ceil(W / stride))."""
         height, width = images.shape[-2:]
-        # Backbones that need filling up are not exported, see export/exporting.py; formulas of sizes would be in the way.
+        # Exports are refused where this would matter, see export/exporting.py; formulas of sizes would be in their way.
         is_any_size = torch.compiler.is_exporting()
         features = self.model(images if is_any_size else self._pad(images))
         outputs = {}
