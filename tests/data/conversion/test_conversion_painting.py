@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -101,3 +103,20 @@ def test_compressed_rle_is_taken_exactly_if_it_fills_the_picture(mask, more):
     else:
         with pytest.raises(ValueError, match="counts of"):
             segmentation_mask({**encoded, "size": list(size)}, size)
+
+
+def test_many_regions_of_a_large_picture_take_the_memory_of_a_few():
+    side, number = 1000, 60
+
+    def rows():
+        for row in range(number):
+            mask = np.zeros((side, side), bool)
+            mask[row] = True
+            yield Region(mask, 1, True)
+
+    tracemalloc.start()
+    truth = paint(rows(), (side, side))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(truth.segments) == number
+    assert peak < 15 * side**2  # ids have four bytes, masks one

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -75,22 +76,31 @@ def _is_shape(shape: Any) -> bool:
 
 def _read(path: Path, *, classes: Mapping[str, Mapping[str, Any]]) -> Truth:
     content = _read_file(path)
-    size = content["imageHeight"], content["imageWidth"]
-    regions: dict[Any, Region] = {}
+    groups: dict[Any, dict[int, Mapping[str, Any]]] = defaultdict(dict)  # shapes by their number
     for number, shape in enumerate(content["shapes"]):
-        category = classes.get(shape.get("label"))
-        if category is None:
-            raise ValueError(f"{path} has label {shape.get('label')!r}, which is none of {', '.join(classes)}: add it")
+        label, group = shape.get("label"), shape.get("group_id")
+        if label not in classes:
+            raise ValueError(f"{path} has label {label!r}, which is none of {', '.join(classes)}: add it")
+        groups[(label, group) if group is not None else number][number] = shape
+    size = content["imageHeight"], content["imageWidth"]
+    return paint((_region(path, shapes, classes, size) for shapes in groups.values()), size)
+
+
+def _region(
+    path: Path,
+    shapes: Mapping[int, Mapping[str, Any]],
+    classes: Mapping[str, Mapping[str, Any]],
+    size: tuple[int, int],
+) -> Region:
+    """Return what shapes of one class cover together."""
+    mask = np.zeros(size, dtype=bool)
+    for number, shape in shapes.items():
+        category = classes[shape["label"]]
         try:
-            mask = segmentation_mask([_polygon(shape)], size)
+            mask |= segmentation_mask([_polygon(shape)], size)
         except ValueError as error:
             raise ValueError(f"{path}, shape {number} ({category['name']}): {error}") from error
-        group = shape.get("group_id")
-        key = (category["id"], group) if group is not None else (None, number)
-        if key in regions:
-            mask = mask | regions[key].mask
-        regions[key] = Region(mask, category["id"], bool(category["isthing"]))
-    return paint(regions.values(), size)
+    return Region(mask, category["id"], bool(category["isthing"]))
 
 
 def _polygon(shape: Mapping[str, Any]) -> list[float]:
