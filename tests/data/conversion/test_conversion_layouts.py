@@ -380,6 +380,14 @@ def test_labelme_path_of_windows_is_understood(tmp_path):
     assert list(truth_of(made.json, made.png)) == ["a.jpg"]
 
 
+def test_hidden_files_are_left_out(tmp_path):
+    """Archives made on a Mac have a ._a.json beside each a.json."""
+    folder, made = write_labelme(tmp_path), output(tmp_path)
+    (folder / "._a.json").write_bytes(b"\0\5\x16\7")
+    convert_labelme(folder, tmp_path / "images", CLASSES, made)
+    assert list(truth_of(made.json, made.png)) == ["a.jpg"]
+
+
 def test_labelme_circle_has_its_area(tmp_path):
     circle = {"label": "cat", "points": [[60, 50], [60, 80]], "group_id": None, "shape_type": "circle"}
     made = output(tmp_path)

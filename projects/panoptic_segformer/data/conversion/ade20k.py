@@ -16,7 +16,7 @@ from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES
 
 from ..measuring import measure_segments
 from ..reading import read_picture
-from .labels import pictures_below, read_labels
+from .labels import files_below, read_labels
 from .output import Output, Source, Truth
 
 __all__ = ["ADE20K_CATEGORIES", "convert_ade20k"]
@@ -49,7 +49,7 @@ def convert_ade20k(root: Path, split: str, output: Output) -> int:
         class, and as `Output.write`.
     """
     sources = []
-    for name in pictures_below(root / "images" / split):
+    for name in files_below(root / "images" / split):
         labels = PurePosixPath(name).with_suffix(".png")
         sources.append(
             Source(name, _Files(root / "annotations" / split / labels, root / "annotations_instance" / split / labels))

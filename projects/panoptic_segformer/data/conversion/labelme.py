@@ -19,6 +19,7 @@ import numpy as np
 
 from ..reading import read_json
 from ..segments import segmentation_mask
+from .labels import files_below
 from .output import Output, Source, Truth, check_name
 from .painting import Region, paint
 
@@ -39,10 +40,8 @@ def convert_labelme(folder: Path, images: Path, classes: Sequence[dict[str, Any]
     Raises: FileNotFoundError: if the folder does not exist. ValueError: if a file is not labelme's, names a picture
         outside `images`, or has a label or kind of shape that is not known.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"folder {folder} of labelme's json does not exist: correct the path")
     sources = []
-    for path in sorted(folder.rglob("*.json")):
+    for path in (folder / name for name in files_below(folder, (".json",))):
         name = _read_file(path)["imagePath"].replace("\\", "/")
         name = PurePosixPath(os.path.relpath(path.parent / name, images)).as_posix()
         try:
