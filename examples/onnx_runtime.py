@@ -55,16 +55,25 @@ class OnnxPanoptic:
 
 def network_input(picture: np.ndarray, options: dict[str, Any]) -> np.ndarray:
     """Return a picture (H0, W0, 3) uint8 RGB as the network takes it, (3, H, W) uint8: resized, channels first."""
-    height, width = picture.shape[:2]
-    scale = options["short_side"] / min(height, width) if options["short_side"] else 1.0
-    if options["long_side"]:
-        scale = min(scale, options["long_side"] / max(height, width))
-    size = int(width * scale + 0.5), int(height * scale + 0.5)
-    if min(size) < options["least_side"]:
-        raise SystemExit(f"the picture has {size[1]}x{size[0]} pixels, both must be at least {options['least_side']}")
+    size = _resized(picture.shape[1], picture.shape[0], options["short_side"], options["long_side"])
+    least, greatest = options["least_side"], options["greatest_side"]
+    if not least <= min(size) <= max(size) <= greatest:
+        raise SystemExit(f"the picture would have {size[1]}x{size[0]} pixels, the network takes {least} to {greatest}")
     resized = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
     ordered = resized if options["channels"] == "RGB" else resized[..., ::-1]
     return np.ascontiguousarray(ordered.transpose(2, 0, 1))
+
+
+def _resized(width: int, height: int, short_side: int, long_side: int) -> tuple[int, int]:
+    """Return width and height that a picture is resized to, in the steps of Detectron2's ResizeShortestEdge."""
+    if not short_side:
+        return width, height
+    scale = short_side / min(width, height)
+    sides = [short_side, scale * height] if width <= height else [scale * width, short_side]
+    if long_side and max(sides) > long_side:
+        scale = long_side / max(sides)
+        sides = [side * scale for side in sides]
+    return int(sides[0] + 0.5), int(sides[1] + 0.5)
 
 
 def merge(

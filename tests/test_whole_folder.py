@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,44 @@ def test_whole_folder_after_an_error_is_as_it_was(tmp_path):
         fail()
     assert os.listdir(tmp_path / "out") == ["old"]
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_whole_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/old").write_text("0")
+    replace = os.replace
+
+    def refuse_new(source, target):
+        if Path(source).suffix == ".partial":
+            raise OSError("disk")
+        replace(source, target)
+
+    def write():
+        with whole_folder(tmp_path / "out"):
+            pass
+
+    monkeypatch.setattr(os, "replace", refuse_new)
+    with pytest.raises(OSError, match="disk"):
+        write()
+    assert os.listdir(tmp_path / "out") == ["old"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_whole_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    with whole_folder(tmp_path / "out") as partial:
+        (partial / "a").write_text("4")
+    assert (tmp_path / "out").is_symlink()
+    assert os.listdir(tmp_path / "disk") == ["a"]
+    assert sorted(os.listdir(tmp_path)) == ["disk", "out"]
+
+
+def test_whole_folder_never_replaces_a_file(tmp_path):
+    (tmp_path / "out").write_text("5")
+    with pytest.raises(NotADirectoryError, match="is no folder"), whole_folder(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out").read_text() == "5"
 
 
 def test_whole_folder_without_a_parent_says_so(tmp_path):

@@ -29,8 +29,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder beside `path` to write into, and put it in the place of `path` at the end.
 
-    After an error, `path` is as it was and the temporary folder is gone. The parent must exist.
+    After an error, `path` is as it was and the temporary folder is gone. The parent must exist. Where `path` is a link,
+    the folder that it leads to is replaced.
+    Raises: NotADirectoryError: if `path` is something else than a folder.
     """
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path} is no folder: give another name or remove it")
+    path = path.resolve()
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     partial.mkdir()
@@ -40,5 +45,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
             os.replace(path, old)  # a folder with content can't be replaced in one step
         os.replace(partial, path)
     finally:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

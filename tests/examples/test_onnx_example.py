@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import transforms as T
+from hypothesis import example as always
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -26,6 +27,7 @@ pytest.importorskip("onnxruntime", reason="the example needs the extra export")
 
 EXAMPLE = ROOT / "examples/onnx_runtime.py"
 PANOPTIC = Outputs(panoptic=True, instances=False, semantic=False)
+LIMITS = {"least_side": 20, "greatest_side": 500}
 CATEGORIES = Categories((0, 1), (2, 3), ("a", "b"), ("c", "d"), ((1, 2, 3),) * 2, ((4, 5, 6),) * 2)
 
 
@@ -82,21 +84,24 @@ def test_merging_is_the_projects(example, seed, number, size, class_exponent, ma
 @pytest.mark.parametrize("channels", ["RGB", "BGR"])
 def test_resizing_is_detectron2s(example, size, short_side, long_side, channels):
     picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    options = {"short_side": short_side, "long_side": long_side, "channels": channels, "least_side": 20}
-    if short_side:
-        resize = T.ResizeShortestEdge(short_side, long_side or 10**6).get_transform(picture)
-    else:
-        scale = min(1.0, long_side / max(size)) if long_side else 1.0
-        resize = T.ResizeTransform(*size, *(int(side * scale + 0.5) for side in size))
-    resized = resize.apply_image(picture)
+    options = {"short_side": short_side, "long_side": long_side, "channels": channels, **LIMITS}
+    resized = T.ResizeShortestEdge(short_side, long_side or 10**6).get_transform(picture).apply_image(picture)
     expected = (resized if channels == "RGB" else resized[..., ::-1]).transpose(2, 0, 1)
     np.testing.assert_array_equal(example.network_input(picture, options), expected)
 
 
-def test_thin_picture_is_refused(example):
-    options = {"short_side": 0, "long_side": 0, "channels": "RGB", "least_side": 65}
-    with pytest.raises(SystemExit, match="60x80 pixels, both must be at least 65"):
-        example.network_input(np.zeros((60, 80, 3), np.uint8), options)
+@given(size=sizes(3000), short_side=st.integers(1, 900), long_side=st.integers(1, 1500))
+@always(size=(392, 2048), short_side=480, long_side=640)  # where another order of the steps rounds otherwise
+def test_sizes_are_detectron2s(example, size, short_side, long_side):
+    expected = T.ResizeShortestEdge.get_output_shape(*size, short_side, long_side)
+    assert example._resized(*size[::-1], short_side, long_side) == expected[::-1]
+
+
+@pytest.mark.parametrize("size", [(19, 80), (80, 501)])
+def test_picture_out_of_the_networks_limits_is_refused(example, size):
+    options = {"short_side": 0, "long_side": 0, "channels": "RGB", **LIMITS}
+    with pytest.raises(SystemExit, match="{}x{} pixels, the network takes 20 to 500".format(*size)):
+        example.network_input(np.zeros((*size, 3), np.uint8), options)
 
 
 def test_overlay_has_the_colours_of_the_classes(example):
@@ -140,7 +145,7 @@ DESCRIPTION = {
         {"id": 0, "name": "cat", "isthing": True, "color": [200, 0, 0]},
         {"id": 1, "name": "grass", "isthing": False, "color": [0, 200, 0]},
     ],
-    "input": {"short_side": 0, "long_side": 0, "channels": "RGB", "least_side": 65},
+    "input": {"short_side": 0, "long_side": 0, "channels": "RGB", "least_side": 65, "greatest_side": 8192},
     "merging": {
         "mask_threshold": 0.5,
         "score_threshold": 0.3,

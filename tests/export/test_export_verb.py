@@ -9,7 +9,8 @@ import pytest
 from panoptic_segformer.cli import main
 from panoptic_segformer.export import exporting
 from panoptic_segformer.export.exporting import ExportOptions, check_sizes, export_model
-from panoptic_segformer.export.files import FORMATS, read_description
+from panoptic_segformer.export.files import FORMATS, Format, read_description
+from panoptic_segformer.export.network import ExportableNetwork
 
 
 @pytest.fixture
@@ -46,6 +47,47 @@ def test_arguments_that_do_not_fit(no_tracing, small_config, small_weights, tmp_
     with pytest.raises(ValueError, match=message):
         export(small_config, small_weights, tmp_path / name, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_network_that_cannot_be_traced_is_said_in_plain_words(monkeypatch, small_config, small_weights, tmp_path):
+    """As torch.export does for backbones whose steps depend on the size."""
+
+    def fail(*_, **__):
+        raise RuntimeError("Could not guard on data-dependent expression\nmany lines")
+
+    monkeypatch.setattr(exporting, "export_program", fail)
+    with pytest.raises(
+        ValueError, match=r"can't trace the network \(RuntimeError: Could not guard .*expression\): .*ResNet"
+    ):
+        export(small_config, small_weights, tmp_path / "folder/model.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_that_cannot_be_run_is_said_in_plain_words(monkeypatch, small_config, small_weights, tmp_path):
+    def refuse(path):
+        raise RuntimeError("NOT_IMPLEMENTED : Could not find an implementation")
+
+    form = Format(".pt2", lambda _, __, path: path.write_text("graph"), refuse)
+    monkeypatch.setattr(exporting, "export_program", lambda *_, **__: None)
+    monkeypatch.setitem(FORMATS, "torch", form)
+    with pytest.raises(ValueError, match="can't be written and run as torch .RuntimeError: NOT_IMPLEMENTED"):
+        export(small_config, small_weights, tmp_path / "model.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_views_of_test_time_augmentation_are_left_out(monkeypatch, small_config, small_weights, small_model, tmp_path):
+    """The file sees a picture once; a model that joins views would differ from it."""
+    cfg = small_config.clone()
+    cfg.defrost()
+    cfg.TEST.AUG.ENABLED = True
+    same = Format(
+        ".pt2", lambda _, __, path: path.write_text("graph"), lambda _: ExportableNetwork(small_model).outputs
+    )
+    monkeypatch.setattr(exporting, "export_program", lambda *_, **__: None)
+    monkeypatch.setitem(FORMATS, "torch", same)
+    (check,) = export(cfg, small_weights, tmp_path / "model.pt2", sizes=[(97, 131)])
+    assert check.agreement == 1
+    assert check.segments > 3
 
 
 def test_missing_weights(no_tracing, small_config, tmp_path):

@@ -161,6 +161,16 @@ def test_saving_is_whole_or_not_at_all(tmp_path, dataset, form):
     assert not any(path.name == "a.png" or path.parent.name == "a" for path in content()), "replaced as a whole"
 
 
+def test_folder_of_something_else_is_never_replaced(tmp_path, dataset):
+    """Datasets, too, have folders that are called `panoptic` and `masks`."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/000001.png").write_bytes(b"work of weeks")
+    for saving in (save_panoptic(tmp_path / "own", [dataset], CATEGORIES), save_masks(tmp_path / "own")):
+        with pytest.raises(ValueError, match=r"holds what was not saved there before, such as 000001\.png"), saving:
+            pass
+    assert (tmp_path / "own/000001.png").read_bytes() == b"work of weeks"
+
+
 def test_no_pictures_give_an_empty_list(tmp_path, dataset):
     with save_panoptic(tmp_path / "out", [dataset], CATEGORIES):
         pass

@@ -106,7 +106,8 @@ def test_fix_and_statistics_are_written(folder, capsys):
         (["--config-file", "config.yaml", "--fix", "new.json"], "need one dataset"),
         ([*files("a"), "--fix", "a/panoptic.json"], "a/panoptic.json exists"),
         (["--json", "absent.json", *files("a")[2:]], "absent.json does not exist"),
-        ([*files("a"), "--report", "absent/report.json"], "absent"),
+        ([*files("a"), "--report", "absent/report.json"], "folder absent does not exist, make it first"),
+        ([*files("a"), "--statistics", "absent/s.png"], "folder absent does not exist, make it first"),
         ([*files("a"), "--statistics", "statistics.nothing"], "nothing"),
     ],
 )

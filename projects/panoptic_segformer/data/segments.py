@@ -24,6 +24,9 @@ _ANY_THING = 0
 _UNLABELLED = 255
 # Instances are painted with ids above those of the semantic png's values.
 _FIRST_INSTANCE_ID = 256
+# Of a polygon's outline: x and y of three points.
+_LEAST_NUMBERS = 6
+_LARGEST_COORDINATE = 1e6
 
 
 class Segment(NamedTuple):
@@ -66,12 +69,12 @@ def segmentation_mask(segmentation: dict[str, Any] | Sequence[Sequence[float]], 
     """
     try:
         if not isinstance(segmentation, dict):
-            polygons = [np.asarray(polygon, dtype=np.float64).tolist() for polygon in segmentation]
+            polygons = [_checked_polygon(polygon) for polygon in segmentation]
             encoded = rle.merge(rle.frPyObjects(polygons, *size)) if polygons else rle.encode(np.zeros(size, "u1", "F"))
         else:
             encoded = segmentation
+            _check_counts(segmentation["counts"], segmentation["size"])
             if isinstance(segmentation["counts"], list):
-                _check_counts(**segmentation)
                 encoded = rle.frPyObjects(segmentation, *segmentation["size"])
         mask = rle.decode(encoded).astype(bool)
     except Exception as error:  # pycocotools raises that very class.
@@ -83,10 +86,39 @@ def segmentation_mask(segmentation: dict[str, Any] | Sequence[Sequence[float]], 
     return mask
 
 
-def _check_counts(counts: list[int], size: Sequence[int]) -> None:
+def _checked_polygon(polygon: Sequence[float]) -> list[float]:
+    points = np.asarray(polygon, dtype=np.float64)
+    if points.ndim != 1 or len(points) % 2 or len(points) < _LEAST_NUMBERS:
+        raise ValueError(f"a polygon has {points.size} numbers, x and y of three points or more are needed")
+    # pycocotools walks along the outline pixel by pixel, and without end where it is not finite.
+    if not (np.abs(points) <= _LARGEST_COORDINATE).all():
+        raise ValueError(f"a polygon has a coordinate that is no number of at most {_LARGEST_COORDINATE:g} pixels")
+    return points.tolist()
+
+
+def _check_counts(counts: list[int] | str | bytes, size: Sequence[int]) -> None:
+    runs = counts if isinstance(counts, list) else _runs(counts)
     # pycocotools leaves the pixels that too few counts say nothing of as they were in memory.
-    if sum(counts) != size[0] * size[1]:
-        raise ValueError(f"counts of {sum(counts)} pixels for a size of {size}")
+    if sum(runs) != size[0] * size[1] or min(runs, default=0) < 0:
+        raise ValueError(f"counts of {sum(runs)} pixels for a size of {size}")
+
+
+def _runs(counts: str | bytes) -> list[int]:
+    """Return the lengths of the runs of a compressed RLE."""
+    runs: list[int] = []
+    value = shift = 0
+    for byte in counts.encode() if isinstance(counts, str) else counts:
+        bits = byte - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:  # the next byte has more bits of this number
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        # From the fourth on they are differences to the last run of the same kind.
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    return runs
 
 
 def _from_panoptic(

@@ -23,8 +23,8 @@ def describe(cfg: CfgNode, model: PanopticSegFormer) -> dict[str, Any]:
     """Return what users of an exported model need to know besides its graph.
 
     Returns: categories (id as the outputs have it, name, isthing, color); input (order of channels; short and long side
-        that pictures are resized to, 0 = as they are; least and greatest side that the file takes; mean and deviation,
-        which the graph applies itself); merging (thresholds and exponents); versions.
+        that pictures are resized to, short 0 = as they are; least and greatest side that the file takes; mean and
+        deviation, which the graph applies itself); merging (thresholds and exponents); versions.
     """
     categories = model.categories
     kinds = (

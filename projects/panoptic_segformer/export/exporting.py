@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,9 @@ def export_model(cfg: CfgNode, weights: str, output: Path, options: ExportOption
         farther from the model than the tolerance; nothing is written then.
     """
     form = _form(options, output)
-    cfg = panoptic_only(configured(cfg, ["MODEL.WEIGHTS", weights, "MODEL.DEVICE", "cpu"]))
+    # One file is one view of a picture; the model that it is compared with has to see the same.
+    overrides = ["MODEL.WEIGHTS", weights, "MODEL.DEVICE", "cpu", "TEST.AUG.ENABLED", "False"]
+    cfg = panoptic_only(configured(cfg, overrides))
     if cfg.MODEL.META_ARCHITECTURE != ARCHITECTURE:
         raise ValueError(
             f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, which can't be exported: {ARCHITECTURE} can, "
@@ -68,12 +71,14 @@ def export_model(cfg: CfgNode, weights: str, output: Path, options: ExportOption
         import_optional(module, EXTRA)
     model = load_predictor(cfg).model
     _check_backbone(model.backbone)
-    program = export_program(ExportableNetwork(model), with_operator=options.with_operator)
+    with _explained("torch.export can't trace the network"):
+        program = export_program(ExportableNetwork(model), with_operator=options.with_operator)
     output.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(output) as partial:
-        form.write(program, describe(cfg, model), partial)
-        run = form.open(partial)
-        checks = [check_parity(model, run, scene_image(size, cfg.INPUT.FORMAT)) for size in sizes]
+        with _explained(f"the traced network can't be written and run as {options.format}"):
+            form.write(program, describe(cfg, model), partial)
+            run = form.open(partial)
+            checks = [check_parity(model, run, scene_image(size, cfg.INPUT.FORMAT)) for size in sizes]
         if any(check.fails(options.tolerance) for check in checks):
             raise ValueError(
                 f"the file differs from its model by more than {options.tolerance:g} of an output's largest value, or "
@@ -108,6 +113,21 @@ def _form(options: ExportOptions, output: Path) -> Format:
                 f"{GREATEST_SIDE} pixels"
             )
     return form
+
+
+@contextmanager
+def _explained(step: str) -> Iterator[None]:
+    """Turn what exporters and runtimes raise, which has no common base, into a ValueError that names the step."""
+    try:
+        yield
+    except (ImportError, OSError, ValueError):
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        raise ValueError(
+            f"{step} ({type(error).__name__}: {lines[0][:200]}): a part of this config is not supported, most likely "
+            "the backbone. Detectron2's ResNet, EfficientNet and PVTv2 are known to work"
+        ) from error
 
 
 def _check_backbone(backbone: Backbone) -> None:

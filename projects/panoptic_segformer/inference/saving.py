@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ __all__ = ["MaskSaver", "PanopticSaver", "dataset_category_ids", "dataset_image_
 
 # In the folder of the predictions; panopticapi looks for the folder of a json under the json's name.
 PREDICTIONS = "predictions"
+# In the folder of a picture's masks.
+SEGMENTS = "segments.json"
 
 
 class PanopticSaver:
@@ -114,7 +116,7 @@ class MaskSaver:
             keys = ("id", "name", "isthing", "score", "area", "box")
             records.append({"mask": mask_name, **{key: getattr(segment, key) for key in keys}})
         content = {"picture": file.name, "segments": records}
-        (own / "segments.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        (own / SEGMENTS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -122,10 +124,12 @@ def save_panoptic(folder: Path, datasets: Sequence[str], categories: Categories)
     """Give a saver of predictions in COCO-panoptic form; the folder has all of them at the end, or is as it was.
 
     Args:
-        folder: replaced if it is there; its parent must exist.
+        folder: replaced if it holds earlier predictions; its parent must exist.
         datasets: names of those that the model is for; ids of categories and pictures are theirs.
         categories: the model's classes.
+    Raises: ValueError: if the folder holds anything else.
     """
+    _check_replaceable(folder, lambda entry: entry.name in (PREDICTIONS, f"{PREDICTIONS}.json"))
     with whole_folder(folder) as partial:
         saver = PanopticSaver(
             partial, categories, dataset_category_ids(datasets[0], categories), dataset_image_ids(datasets)
@@ -136,9 +140,22 @@ def save_panoptic(folder: Path, datasets: Sequence[str], categories: Categories)
 
 @contextmanager
 def save_masks(folder: Path) -> Iterator[MaskSaver]:
-    """Give a saver of masks; the folder has all of them at the end, or is as it was. Its parent must exist."""
+    """Give a saver of masks; the folder has all of them at the end, or is as it was. Its parent must exist.
+
+    Raises: ValueError: if the folder holds anything else than earlier masks.
+    """
+    _check_replaceable(folder, lambda entry: (entry / SEGMENTS).is_file())
     with whole_folder(folder) as partial:
         yield MaskSaver(partial)
+
+
+def _check_replaceable(folder: Path, is_own: Callable[[Path], bool]) -> None:
+    """Raise ValueError if a folder holds what no earlier run has written."""
+    if folder.is_dir() and (others := sorted(entry.name for entry in folder.iterdir() if not is_own(entry))):
+        raise ValueError(
+            f"{folder} would be replaced, but holds what was not saved there before, such as {others[0]}: choose "
+            "another folder for the results, or move it"
+        )
 
 
 def dataset_category_ids(dataset: str, categories: Categories) -> dict[tuple[bool, int], int]:

@@ -85,15 +85,16 @@ class TimmBackbone(Backbone):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Map normalised images (B, 3, H, W) to features by name, each (B, C, ceil(H / stride), ceil(W / stride))."""
         height, width = images.shape[-2:]
-        padded = self._pad(images)
-        features = self.model(padded)
+        # Exports are refused where this would matter, see export/exporting.py; formulas of sizes would be in their way.
+        is_any_size = torch.compiler.is_exporting()
+        features = self.model(images if is_any_size else self._pad(images))
         outputs = {}
         for name, index in zip(self._out_features, self.indices, strict=True):
             feature = features[index] if self.is_channels_last else features[index].permute(0, 2, 3, 1)
             if name in self.output_norms:
                 feature = self.output_norms[name](feature)
             feature = feature.permute(0, 3, 1, 2)
-            if padded is not images:
+            if not is_any_size:
                 stride = self._out_feature_strides[name]
                 feature = feature[..., : -(-height // stride), : -(-width // stride)]
             outputs[name] = feature
@@ -105,8 +106,6 @@ class TimmBackbone(Backbone):
         bottom, right = (
             side + -side % self.side_multiple - old for side, old in zip(sides, images.shape[-2:], strict=True)
         )
-        if torch.compiler.is_exporting():  # those that it would fill up are refused, see export/exporting.py
-            return images
         return F.pad(images, (0, right, 0, bottom)) if bottom or right else images
 
 

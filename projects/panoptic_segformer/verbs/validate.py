@@ -42,6 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--fix and --statistics need one dataset: choose by --dataset from {', '.join(datasets)}")
     if arguments.fix:
         check_new(arguments.fix)
+    for path in filter(None, (arguments.report, arguments.statistics)):
+        if not path.parent.is_dir():
+            raise ValueError(f"{path} can't be written: folder {path.parent} does not exist, make it first")
     validations = {}
     for name, paths in datasets.items():
         validation = validate(paths, workers=arguments.workers or default_workers(), num_examples=arguments.examples)

@@ -127,6 +127,15 @@ def damage(**changes):
         (lambda content: content["images"][0].update(file_name="C:\\000001.jpg"), "leads out"),
         (lambda content: content["images"][0].update(file_name="absent.jpg"), "does not exist"),
         (lambda content: content["images"][0].update(file_name="000002.png"), "several pictures"),
+        (lambda content: content["images"][0].update(file_name=7), "file name 7 is no name"),
+        (lambda content: content["images"][0].update(file_name="."), "file name '.' is no name"),
+        (lambda content: content["images"][0].update(id=[1]), r"has id \[1\]: ids are numbers or texts"),
+        (lambda content: content["images"][1].update(id=1), r"several pictures of ids \[1\]"),
+        (damage(category_id={}), "has category_id {}"),
+        (
+            lambda content: content.update(categories=[{"id": 1, "name": "cow"}]),
+            "calls category id 1 'cow', the classes",
+        ),
         (lambda content: content["images"].clear() or content["annotations"].clear(), "no picture"),
     ],
 )
@@ -258,6 +267,22 @@ def test_ade20k_labels_that_are_not_its_own_are_refused(scenes, tmp_path):
     assert not output(tmp_path).json.exists()
 
 
+def test_ade20k_thing_pixels_without_instance_are_void(scenes, tmp_path):
+    labelled = without_crowds(as_classes(scenes, ADE20K_CATEGORIES, tmp_path / "labelled"))
+    write_ade20k(labelled, tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/validation").symlink_to(scenes / "images")
+    for path in (tmp_path / "annotations_instance/validation").iterdir():
+        instances = np.asarray(Image.open(path)).copy()
+        instances[..., 1] = 0
+        save(instances, path)
+    made = output(tmp_path)
+    convert_ade20k(tmp_path, "validation", made)
+    stuff = {category["name"] for category in ADE20K_CATEGORIES if not category["isthing"]}
+    for name, segments in expected(labelled).items():
+        assert truth_of(made.json, made.png)[name] == {segment for segment in segments if segment[0] in stuff}
+
+
 def test_ade20k_has_100_things():
     assert len(ADE20K_CATEGORIES) == 150
     assert sum(category["isthing"] for category in ADE20K_CATEGORIES) == 100
@@ -355,6 +380,14 @@ def test_labelme_path_of_windows_is_understood(tmp_path):
     assert list(truth_of(made.json, made.png)) == ["a.jpg"]
 
 
+def test_hidden_files_are_left_out(tmp_path):
+    """Archives made on a Mac have a ._a.json beside each a.json."""
+    folder, made = write_labelme(tmp_path), output(tmp_path)
+    (folder / "._a.json").write_bytes(b"\0\5\x16\7")
+    convert_labelme(folder, tmp_path / "images", CLASSES, made)
+    assert list(truth_of(made.json, made.png)) == ["a.jpg"]
+
+
 def test_labelme_circle_has_its_area(tmp_path):
     circle = {"label": "cat", "points": [[60, 50], [60, 80]], "group_id": None, "shape_type": "circle"}
     made = output(tmp_path)
@@ -372,6 +405,10 @@ def test_labelme_circle_has_its_area(tmp_path):
         ({"shapes": [box("cat", 1, 1, 2, 2, shape_type="line")]}, "shape 0 .cat.: a line of 4 points"),
         ({"shapes": [{"label": "cat", "points": [[1, 1], [2, 2]]}]}, "a polygon of 2 points"),
         ({"imageHeight": None}, "lacks imageHeight"),
+        ({"imageHeight": "12"}, "of another form are imageHeight"),
+        ({"shapes": {}}, "of another form are shapes"),
+        ({"shapes": ["cat"]}, "of another form are shape 0"),
+        ({"shapes": [box("cat", 1, 1, 2, 2, group_id=[])]}, "of another form are shape 0"),
         ({"picture": "../../a.jpg"}, "leads out of the folder"),
         ({"picture": "/etc/a.jpg"}, "leads out of the folder"),
     ],
@@ -400,9 +437,11 @@ def test_files_are_never_replaced(scenes, tmp_path):
         with pytest.raises(ValueError, match="exists"):
             convert_labelme(folder, tmp_path / "images", CLASSES, made)
         path.rmdir()
-    inside = type(made)(made.png / "new.json", made.png)
-    with pytest.raises(ValueError, match="lies in the folder of png"):
-        convert_labelme(folder, tmp_path / "images", CLASSES, inside)
+    for json_path in (made.png / "new.json", made.png, tmp_path / "images/../new_png/new.json", tmp_path):
+        nested = type(made)(json_path, made.png)
+        with pytest.raises(ValueError, match=r"lie in each other|exists"):
+            convert_labelme(folder, tmp_path / "images", CLASSES, nested)
+    assert not made.png.exists()
 
 
 def test_classes_of_one_name_are_refused(tmp_path):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,18 @@ from panoptic_segformer.data.conversion.painting import Region, paint
 from panoptic_segformer.data.segments import segmentation_mask
 
 SIZE = (3, 4)
+TRIANGLE = [0, 0, 2, 0, 2, 2]
+WRONG_SEGMENTATIONS = [
+    *(None, 5, [["a"]], [[1, 2]], {"counts": [1]}, {"size": [3, 4]}),
+    # Two points, half a point, coordinates whose outline has no end.
+    *(
+        [[0, 0, 2, 2]],
+        [TRIANGLE, [0, 0, 2, 2]],
+        [[*TRIANGLE, 1]],
+        [[float("nan"), *TRIANGLE[1:]]],
+        [[1e12, *TRIANGLE[1:]]],
+    ),
+]
 THINGS = {1: True, 2: True, 3: False, 4: False}
 
 
@@ -67,13 +81,42 @@ def test_segmentation_without_polygons_is_empty():
     assert not segmentation_mask([], SIZE).any()
 
 
-@pytest.mark.parametrize("segmentation", [None, 5, [["a"]], [[1, 2]], {"counts": [1]}, {"size": [3, 4]}])
+@pytest.mark.parametrize("segmentation", WRONG_SEGMENTATIONS)
 def test_wrong_segmentation_is_refused(segmentation):
     with pytest.raises(ValueError, match="segmentation"):
         segmentation_mask(segmentation, SIZE)
 
 
-@pytest.mark.parametrize(("size", "counts"), [([9, 9], [81]), ([3, 4], [4]), ([3, 4], [99])])
+@pytest.mark.parametrize(("size", "counts"), [([9, 9], [81]), ([3, 4], [4]), ([3, 4], [99]), ([3, 4], [5, -3, 10])])
 def test_rle_that_does_not_fill_the_picture_is_refused(size, counts):
     with pytest.raises(ValueError, match="RLE"):
         segmentation_mask({"size": size, "counts": counts}, SIZE)
+
+
+@given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))), st.tuples(st.integers(0, 3), st.integers(0, 3)))
+def test_compressed_rle_is_taken_exactly_if_it_fills_the_picture(mask, more):
+    """Pixels that it says nothing of would be what was in memory before."""
+    encoded = rle.encode(np.asfortranarray(mask))
+    size = tuple(side + extra for side, extra in zip(mask.shape, more, strict=True))
+    if size == mask.shape:
+        assert np.array_equal(segmentation_mask(encoded, size), mask)
+    else:
+        with pytest.raises(ValueError, match="counts of"):
+            segmentation_mask({**encoded, "size": list(size)}, size)
+
+
+def test_many_regions_of_a_large_picture_take_the_memory_of_a_few():
+    side, number = 1000, 60
+
+    def rows():
+        for row in range(number):
+            mask = np.zeros((side, side), bool)
+            mask[row] = True
+            yield Region(mask, 1, True)
+
+    tracemalloc.start()
+    truth = paint(rows(), (side, side))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(truth.segments) == number
+    assert peak < 15 * side**2  # ids have four bytes, masks one

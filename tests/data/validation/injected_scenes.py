@@ -183,6 +183,7 @@ OF_PICTURES: dict[str, Callable[[Scenes, int], Any]] = {
     "picture-mode-unusual": lambda scenes, k: scenes.save_picture(
         k, lambda picture: picture.convert("CMYK"), format="JPEG"
     ),
+    "png-of-another-json": lambda scenes, k: scenes.write_ids(k, scenes.ids(k) + (scenes.ids(k) > 0)),
     "id-not-in-json": unknown_id,
     "segment-not-in-png": lambda scenes, k: add_segment(scenes, k, 5),
     "segment-empty": lambda scenes, k: add_segment(scenes, k, 0),

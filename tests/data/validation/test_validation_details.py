@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
-from injected_scenes import NEW_ID, OF_DATASETS, OF_PICTURES, write_text
+from injected_scenes import NEW_ID, OF_DATASETS, OF_PICTURES, exif, write_text
 from PIL import Image
 
 from panoptic_segformer.data import parallel
 from panoptic_segformer.data.datasets import PanopticPaths
 from panoptic_segformer.data.parallel import parallel_map
-from panoptic_segformer.data.validation import validate
+from panoptic_segformer.data.validation import examining, validate
 from panoptic_segformer.data.validation.report import report_text
 from panoptic_segformer.data.validation.statistics import collect, plot_statistics
 
@@ -54,6 +55,49 @@ def test_jpeg_that_ends_in_reserved_space_is_incomplete(scenes):
     scenes.picture(0).write_bytes(data[: len(data) // 2] + bytes(len(data) // 2))
     Image.open(scenes.picture(0)).convert("RGB")  # Pillow takes the rest for grey
     assert scenes.counts() == {"picture-incomplete": 1}
+
+
+def test_space_behind_the_end_of_a_picture_is_no_fault(scenes):
+    """Some cameras fill their files up."""
+    for path in (scenes.picture(0), scenes.png(1)):
+        path.write_bytes(path.read_bytes() + bytes(2000))
+    assert scenes.counts() == {}
+
+
+@pytest.mark.parametrize("orientation", [0, 9])
+def test_orientation_without_meaning_is_no_rotation(scenes, orientation):
+    scenes.save_picture(0, lambda picture: picture, format="JPEG", exif=exif(orientation))
+    assert scenes.counts() == {}
+
+
+def test_json_alone_is_at_fault_where_the_png_fits_the_turned_picture(scenes):
+    scenes.save_picture(0, lambda picture: picture, format="JPEG", exif=exif(6))
+    scenes.write_ids(0, np.rot90(scenes.ids(0), -1))
+    counts = scenes.counts()
+    assert (counts["size-in-json"], counts["picture-turned"], counts["picture-turned-sideways"]) == (1, 1, 0)
+
+
+def test_picture_that_is_too_large_is_not_called_damaged(scenes, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert scenes.counts() == {"picture-unreadable": 6, "png-unreadable": 6}
+
+
+def test_file_that_may_not_be_opened_is_unreadable(scenes, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr("panoptic_segformer.data.validation.examining.Image.open", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
+    picture, _ = examining._read(str(scenes.root / "images"), scenes.image(0)["file_name"])
+    assert (picture.state, picture.problem) == (examining.FileState.UNREADABLE, "not yours")
+
+
+def test_names_that_are_no_names_are_reported(scenes):
+    scenes.image(0)["file_name"] = 300 * "x"  # longer than any file system has it
+    scenes.image(1)["file_name"] = "\udcff.jpg"
+    found = scenes.validate()
+    assert found.tally.counts["picture-missing"] == 2
+    assert b"\\udcff.jpg: not there" in report_text("mine", found).encode()
 
 
 def test_all_three_sizes_differ_gives_both_faults(scenes):

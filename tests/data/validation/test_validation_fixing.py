@@ -44,6 +44,15 @@ def test_correction_leaves_only_what_it_says(names, sound_scenes, tmp_path_facto
     assert scenes.counts() == correction.left
 
 
+@pytest.mark.parametrize("change", [lambda ids: ids * 0, lambda ids: ids + (ids > 0)])
+def test_truth_is_kept_where_png_and_json_do_not_belong_together(scenes, change):
+    """A png that is void, or of other ids, does not say that the segments are gone."""
+    scenes.write_ids(1, change(scenes.ids(1)))
+    correction = correct(scenes.validate())
+    assert (correction.done, correction.left) == ({}, {"png-of-another-json": 1})
+    assert correction.content == scenes.content
+
+
 def test_what_was_damaged_has_its_old_value_again(scenes):
     sound = json.dumps(scenes.content)
     for k, name in enumerate(("size-in-json", "segment-empty", "area-wrong", "bbox-wrong", "crowd-on-stuff")):

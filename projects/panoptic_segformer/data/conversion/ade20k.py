@@ -1,8 +1,8 @@
 """ADE20K as the scene parsing challenge gives it: ADEChallengeData2016, 150 classes of which 100 are things.
 
 Stuff comes from `annotations` (numbers 1 to 150, 0 = void), things from `annotations_instance` (red: number of the
-thing class, 1 to 100; green: number of the instance), which lie on top. Pixels of a thing class that belong to no
-instance are void. The classes have the ids 0 to 149, as MaskFormer's preparation gives them.
+thing class, 1 to 100; green: number of the instance, 0 = none), which lie on top. Pixels of a thing class that belong
+to no instance are void. The classes have the ids 0 to 149, as MaskFormer's preparation gives them.
 Reference: https://github.com/CSAILVision/sceneparsing, https://github.com/CSAILVision/placeschallenge.
 """
 
@@ -16,7 +16,7 @@ from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES
 
 from ..measuring import measure_segments
 from ..reading import read_picture
-from .labels import pictures_below, read_labels
+from .labels import files_below, read_labels
 from .output import Output, Source, Truth
 
 __all__ = ["ADE20K_CATEGORIES", "convert_ade20k"]
@@ -49,7 +49,7 @@ def convert_ade20k(root: Path, split: str, output: Output) -> int:
         class, and as `Output.write`.
     """
     sources = []
-    for name in pictures_below(root / "images" / split):
+    for name in files_below(root / "images" / split):
         labels = PurePosixPath(name).with_suffix(".png")
         sources.append(
             Source(name, _Files(root / "annotations" / split / labels, root / "annotations_instance" / split / labels))
@@ -69,7 +69,7 @@ def _read(files: _Files) -> Truth:
     _check_numbers(files.instances, instances[..., 0], len(_THING_IDS))
     ids[~np.isin(ids, list(_STUFF_NUMBERS))] = 0
     thing_numbers = instances[..., 0]
-    is_thing = thing_numbers > 0
+    is_thing = (thing_numbers > 0) & (instances[..., 1] > 0)
     ids[is_thing] = (_FIRST_THING_ID * thing_numbers + instances[..., 1])[is_thing]
     return Truth(ids, {id_: (_category_id(id_), False) for id_ in measure_segments(ids)})
 

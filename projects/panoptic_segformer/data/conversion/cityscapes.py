@@ -13,7 +13,7 @@ from pathlib import Path
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 
 from ..measuring import measure_segments
-from .labels import pictures_below, read_labels
+from .labels import files_below, read_labels
 from .output import Output, Source, Truth
 
 __all__ = ["convert_cityscapes"]
@@ -35,7 +35,7 @@ def convert_cityscapes(root: Path, split: str, output: Output) -> int:
     labels = root / "gtFine" / split
     sources = [
         Source(name, labels / f"{name.removesuffix(_PICTURE)}{_INSTANCES}")
-        for name in pictures_below(root / "leftImg8bit" / split)
+        for name in files_below(root / "leftImg8bit" / split)
         if name.endswith(_PICTURE)
     ]
     return output.write(sources, _read, _CATEGORIES)

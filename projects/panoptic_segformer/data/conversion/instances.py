@@ -7,7 +7,7 @@ Reference: https://cocodataset.org/#format-data, "Object Detection".
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -63,6 +63,7 @@ def convert_instances(
     """
     content = read_json(instances)
     _check(content, instances)
+    _check_names(content.get("categories"), classes, instances)
     of_picture = defaultdict(list)
     for annotation in content["annotations"]:
         of_picture[annotation["image_id"]].append(annotation)
@@ -110,6 +111,17 @@ def _things(picture: _Picture, size: tuple[int, int], classes: _Classes) -> Iter
         yield Region(mask, category["id"], isthing=True, iscrowd=bool(instance.get("iscrowd", 0)))
 
 
+def _check_names(categories: Any, classes: Sequence[dict[str, Any]], path: Path) -> None:
+    """Raise ValueError if the json, where it has categories, gives a class's id to another name."""
+    names = {category["id"]: category["name"] for category in classes}
+    for category in categories if isinstance(categories, list) else ():
+        id_, name = (category.get(key) if isinstance(category, dict) else None for key in ("id", "name"))
+        if isinstance(id_, int) and names.get(id_, name) != name:
+            raise ValueError(
+                f"{path} calls category id {id_} {name!r}, the classes call it {names[id_]!r}: give the json's own"
+            )
+
+
 def _check(content: Any, path: Path) -> None:
     keys = {
         "images": {"id", "file_name", "height", "width"},
@@ -122,3 +134,10 @@ def _check(content: Any, path: Path) -> None:
         for entry in entries:
             if not isinstance(entry, dict) or not needed <= entry.keys():
                 raise ValueError(f"an entry of {name!r} in {path} lacks one of {sorted(needed)}: {str(entry)[:60]}")
+            for key in needed & {"id", "image_id", "category_id"}:
+                if not isinstance(entry[key], (int, str)):
+                    raise ValueError(
+                        f"an entry of {name!r} in {path} has {key} {entry[key]!r}: ids are numbers or texts"
+                    )
+    if repeated := [id_ for id_, count in Counter(image["id"] for image in content["images"]).items() if count > 1]:
+        raise ValueError(f"{path} has several pictures of ids {repeated[:8]}: every picture needs its own")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -18,13 +19,14 @@ import numpy as np
 
 from ..reading import read_json
 from ..segments import segmentation_mask
+from .labels import files_below
 from .output import Output, Source, Truth, check_name
 from .painting import Region, paint
 
 __all__ = ["convert_labelme"]
 
 _CIRCLE_CORNERS = 90
-_KEYS = ("shapes", "imagePath", "imageHeight", "imageWidth")
+_KINDS = {"shapes": list, "imagePath": str, "imageHeight": int, "imageWidth": int}
 
 
 def convert_labelme(folder: Path, images: Path, classes: Sequence[dict[str, Any]], output: Output) -> int:
@@ -38,10 +40,8 @@ def convert_labelme(folder: Path, images: Path, classes: Sequence[dict[str, Any]
     Raises: FileNotFoundError: if the folder does not exist. ValueError: if a file is not labelme's, names a picture
         outside `images`, or has a label or kind of shape that is not known.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"folder {folder} of labelme's json does not exist: correct the path")
     sources = []
-    for path in sorted(folder.rglob("*.json")):
+    for path in (folder / name for name in files_below(folder, (".json",))):
         name = _read_file(path)["imagePath"].replace("\\", "/")
         name = PurePosixPath(os.path.relpath(path.parent / name, images)).as_posix()
         try:
@@ -55,30 +55,51 @@ def convert_labelme(folder: Path, images: Path, classes: Sequence[dict[str, Any]
 
 def _read_file(path: Path) -> dict[str, Any]:
     content = read_json(path)
-    missing = [key for key in _KEYS if not isinstance(content, dict) or content.get(key) is None]
+    missing = [key for key in _KINDS if not isinstance(content, dict) or content.get(key) is None]
     if missing:
         raise ValueError(f"{path} is not labelme's, it lacks {', '.join(missing)}: remove it or save it again")
+    wrong = [key for key, kind in _KINDS.items() if not isinstance(content[key], kind)]
+    shapes = content["shapes"] if "shapes" not in wrong else ()
+    wrong += [f"shape {number}" for number, shape in enumerate(shapes) if not _is_shape(shape)]
+    if wrong:
+        raise ValueError(f"{path} is not labelme's, of another form are {', '.join(wrong[:8])}: save it again")
     return content
+
+
+def _is_shape(shape: Any) -> bool:
+    """Return whether an entry is an object whose label and group are plain values."""
+    return isinstance(shape, dict) and not any(
+        isinstance(shape.get(key), (list, dict)) for key in ("label", "group_id")
+    )
 
 
 def _read(path: Path, *, classes: Mapping[str, Mapping[str, Any]]) -> Truth:
     content = _read_file(path)
-    size = content["imageHeight"], content["imageWidth"]
-    regions: dict[Any, Region] = {}
+    groups: dict[Any, dict[int, Mapping[str, Any]]] = defaultdict(dict)  # shapes by their number
     for number, shape in enumerate(content["shapes"]):
-        category = classes.get(shape.get("label"))
-        if category is None:
-            raise ValueError(f"{path} has label {shape.get('label')!r}, which is none of {', '.join(classes)}: add it")
+        label, group = shape.get("label"), shape.get("group_id")
+        if label not in classes:
+            raise ValueError(f"{path} has label {label!r}, which is none of {', '.join(classes)}: add it")
+        groups[(label, group) if group is not None else number][number] = shape
+    size = content["imageHeight"], content["imageWidth"]
+    return paint((_region(path, shapes, classes, size) for shapes in groups.values()), size)
+
+
+def _region(
+    path: Path,
+    shapes: Mapping[int, Mapping[str, Any]],
+    classes: Mapping[str, Mapping[str, Any]],
+    size: tuple[int, int],
+) -> Region:
+    """Return what shapes of one class cover together."""
+    mask = np.zeros(size, dtype=bool)
+    for number, shape in shapes.items():
+        category = classes[shape["label"]]
         try:
-            mask = segmentation_mask([_polygon(shape)], size)
+            mask |= segmentation_mask([_polygon(shape)], size)
         except ValueError as error:
             raise ValueError(f"{path}, shape {number} ({category['name']}): {error}") from error
-        group = shape.get("group_id")
-        key = (category["id"], group) if group is not None else (None, number)
-        if key in regions:
-            mask = mask | regions[key].mask
-        regions[key] = Region(mask, category["id"], bool(category["isthing"]))
-    return paint(regions.values(), size)
+    return Region(mask, category["id"], bool(category["isthing"]))
 
 
 def _polygon(shape: Mapping[str, Any]) -> list[float]:

@@ -5,7 +5,7 @@ Shape legend: H, W picture size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from PIL import Image
 
 from ..reading import read_categories
 
-__all__ = ["pictures_below", "read_classes", "read_labels"]
+__all__ = ["files_below", "read_classes", "read_labels"]
 
 # Pillow's modes whose pixels are the numbers of the file; those of a palette are places in it.
 _NUMBERS = ("L", "P", "I", "I;16", "I;16B")
-_PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def read_labels(path: Path) -> np.ndarray:
@@ -33,7 +33,7 @@ def read_labels(path: Path) -> np.ndarray:
         raise FileNotFoundError(
             f"{path} does not exist: every picture needs its labels, complete the folder"
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} can't be read ({error}): copy it again") from error
     if mode not in _NUMBERS:
         raise ValueError(f"{path} has pixels of mode {mode}: expected one number per pixel (a grey or palette png)")
@@ -52,12 +52,13 @@ def read_classes(path: str | Path) -> list[dict[str, Any]]:
     return categories
 
 
-def pictures_below(folder: Path) -> Iterator[str]:
-    """Yield the names of the pictures below a folder, sorted, with / between folders.
+def files_below(folder: Path, endings: Container[str] = PICTURES) -> list[str]:
+    """Return the names of the files with some endings below a folder, sorted, with / between folders.
 
+    Hidden ones are left out: those of archives made on a Mac look like pictures and are none.
     Raises: FileNotFoundError: if there is no such folder.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"folder {folder} does not exist: correct the path")
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in _PICTURES)
-    yield from sorted(path.as_posix() for path in paths)
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in endings)
+    return sorted(path.as_posix() for path in paths if not path.name.startswith("."))

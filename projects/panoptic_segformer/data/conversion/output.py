@@ -102,8 +102,9 @@ class Output:
         for path in (self.json, self.png):
             if path.exists():
                 raise ValueError(f"{path} exists: give another name or remove it, nothing is replaced")
-        if self.png in self.json.parents:
-            raise ValueError(f"{self.json} lies in the folder of png {self.png}: put it beside")
+        json_path, png_root = self.json.resolve(), self.png.resolve()
+        if png_root in (json_path, *json_path.parents) or json_path in png_root.parents:
+            raise ValueError(f"json {self.json} and folder of png {self.png} lie in each other: put them side by side")
         names = Counter(source.png_name for source in sources)
         if repeated := [name for name, count in names.items() if count > 1]:
             raise ValueError(f"{len(repeated)} png would belong to several pictures, first {repeated[0]}: rename one")
@@ -112,7 +113,9 @@ class Output:
 
 
 def check_name(name: str, what: str) -> None:
-    """Raise ValueError if a file name that was read from a file leads out of its folder."""
+    """Raise ValueError if a file name that was read from a file is none, or leads out of its folder."""
+    if not isinstance(name, str) or not PurePosixPath(name).name:
+        raise ValueError(f"file name {name!r} is no name: correct it")
     if leaves_folder(name):
         raise ValueError(f"file name {name!r} leads out of the folder of {what}: names must lie below it")
 

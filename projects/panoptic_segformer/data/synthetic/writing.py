@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import numpy as np
 from panopticapi.utils import id2rgb, rgb2id
 from PIL import Image
 
+from ...writing import whole_folder
 from .scene import Scene, compose_scene
 from .stuff import STUFF_NAMES
 from .things import THING_NAMES
@@ -65,15 +64,8 @@ def write_scenes(folder: str | Path, num_scenes: int, seed: int, size: tuple[int
     if found == recipe:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = folder.with_name(f".{folder.name}-{os.getpid()}")
-    draft.mkdir()
-    try:
+    with whole_folder(folder) as draft:
         _write(draft, recipe)
-        if found:
-            shutil.rmtree(folder)
-        draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     logger.info("wrote %d synthetic scenes to %s", num_scenes, folder)
     return folder
 

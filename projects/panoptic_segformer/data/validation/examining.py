@@ -32,8 +32,10 @@ Size = tuple[int, int]
 UPRIGHT = 1
 _ORIENTATION = 0x0112
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff")
-# Copying programs reserve a file's length before its content; no sound PNG or JPEG ends like this.
+_TURNS = range(2, 9)  # all other numbers are without meaning
+# Copying programs reserve a file's length before its content. Cameras fill up too, but behind the end of the picture.
 _RESERVED_TAIL = bytes(512)
+_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9", "MPO": b"\xff\xd9"}
 
 
 class FileState(enum.Enum):
@@ -106,13 +108,16 @@ def examine(image: Mapping[str, Any], annotation: Mapping[str, Any], paths: Pano
 def _read(folder: str, name: str) -> tuple[ImageFile, np.ndarray | None]:
     """Return what is known of a file, and its content (H, W, 3) uint8 RGB if it is sound."""
     path = Path(folder, name)
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike pathlib's, it takes any name
         return ImageFile(name, FileState.MISSING, _similar(path)), None
     try:
         with Image.open(path) as header:
             orientation = header.getexif().get(_ORIENTATION, UPRIGHT)
+            orientation = orientation if orientation in _TURNS else UPRIGHT
             facts = header.format, header.mode, (header.height, header.width)
         pixels = read_picture(path, "RGB")
+    except Image.DecompressionBombError as error:
+        return ImageFile(name, FileState.UNREADABLE, str(error)), None
     except Exception as error:  # Pillow raises nearly anything on damaged files.
         state = FileState.INCOMPLETE if _begins_as_picture(path) else FileState.UNREADABLE
         return ImageFile(name, state, str(error.__cause__ or error)), None
@@ -122,17 +127,22 @@ def _read(folder: str, name: str) -> tuple[ImageFile, np.ndarray | None]:
 
 
 def _begins_as_picture(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(4)
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError:
+        return False
     return any(signature.startswith(start[: len(signature)]) for signature in _SIGNATURES)
 
 
 def _ends_in_nothing(path: Path, image_format: str) -> bool:
-    if image_format not in ("PNG", "JPEG", "MPO") or path.stat().st_size < len(_RESERVED_TAIL):
+    if image_format not in _ENDS or path.stat().st_size < len(_RESERVED_TAIL):
         return False
     with path.open("rb") as file:
         file.seek(-len(_RESERVED_TAIL), os.SEEK_END)
-        return file.read() == _RESERVED_TAIL
+        if file.read() != _RESERVED_TAIL:
+            return False
+    return not path.read_bytes().rstrip(b"\0").endswith(_ENDS[image_format])
 
 
 def _similar(path: Path) -> str:

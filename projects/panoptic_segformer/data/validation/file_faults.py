@@ -32,7 +32,7 @@ def picture_incomplete(example: Example) -> Iterator[Finding]:
     yield from _in_state(example.picture, FileState.INCOMPLETE)
 
 
-@FILE_FAULTS.add(Severity.ERROR, "convert the file to JPEG or PNG, or remove its entries from the json")
+@FILE_FAULTS.add(Severity.ERROR, "save it as JPEG or PNG, smaller if it is too large, or remove its entries")
 def picture_unreadable(example: Example) -> Iterator[Finding]:
     """A picture is of no format that can be read, or too large."""
     yield from _in_state(example.picture, FileState.UNREADABLE)
@@ -52,7 +52,7 @@ def png_incomplete(example: Example) -> Iterator[Finding]:
 
 @FILE_FAULTS.add(Severity.ERROR, "write the png again")
 def png_unreadable(example: Example) -> Iterator[Finding]:
-    """A png of segment ids is no picture at all."""
+    """A png of segment ids is no picture at all, or too large."""
     yield from _in_state(example.png, FileState.UNREADABLE)
 
 
@@ -176,7 +176,8 @@ def _picture_size(example: Example) -> tuple[int, int]:
 
 def _is_turned_sideways(example: Example) -> bool:
     picture = example.picture
-    return picture.is_sound and picture.size != picture.stored_size == example.json_size
+    is_turned = picture.is_sound and picture.size != picture.stored_size == example.json_size
+    return is_turned and example.png.size != picture.size
 
 
 def _is_odd_picture(example: Example) -> bool:

@@ -27,7 +27,8 @@ def report_text(name: str, validation: Validation) -> str:
         for fault in validation.found:
             if fault.severity is severity:
                 lines += ["", *_fault_lines(fault, validation)]
-    return "\n".join([*lines, "", f"{name}: {_summary(validation)}"])
+    text = "\n".join([*lines, "", f"{name}: {_summary(validation)}"])
+    return text.encode("utf-8", "backslashreplace").decode()  # names of files may be no text
 
 
 def correction_text(correction: Correction, path: Path) -> str:

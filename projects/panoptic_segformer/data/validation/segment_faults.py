@@ -22,8 +22,20 @@ _WRITTEN_TOGETHER = "use the png that was written together with the json"
 
 def trusted_extents(example: Example) -> dict[int, Extent] | None:
     """Return the extents of the png's segments, or None if the png can't be trusted to belong to the json."""
-    is_other_mode = example.png.mode != "RGB" and ids_disagree(example)
-    return None if has_odd_png(example) or is_other_mode or any(png_lossy(example)) else example.extents
+    return None if any(png_of_another_json(example)) else _usable_extents(example)
+
+
+@SEGMENT_FAULTS.add(Severity.ERROR, _WRITTEN_TOGETHER)
+def png_of_another_json(example: Example) -> Iterator[Finding]:
+    """Png and segments_info each have ids that the other lacks, or none in common: they don't belong together."""
+    extents = _usable_extents(example)
+    if extents is None:
+        return
+    listed = {segment["id"] for segment in example.annotation["segments_info"]}
+    absent, unknown = listed - extents.keys(), extents.keys() - listed
+    if absent and (unknown or absent == listed):
+        seen = f"{len(unknown)} of its ids are not in the json, {len(absent)} of the json's {len(listed)} are not in it"
+        yield Finding(example.png.name, seen)
 
 
 @SEGMENT_FAULTS.add(Severity.ERROR, _WRITTEN_TOGETHER)
@@ -81,6 +93,12 @@ def area_missing(example: Example) -> Iterator[Finding]:
 def bbox_missing(example: Example) -> Iterator[Finding]:
     """A segment has no bbox."""
     yield from _without(example, "bbox")
+
+
+def _usable_extents(example: Example) -> dict[int, Extent] | None:
+    """Return the extents of the png's segments, or None if the file as a whole is at fault."""
+    is_other_mode = example.png.mode != "RGB" and ids_disagree(example)
+    return None if has_odd_png(example) or is_other_mode or any(png_lossy(example)) else example.extents
 
 
 def _without(example: Example, key: str) -> Iterator[Finding]:
