@@ -17,10 +17,10 @@ from PIL import Image
 from panoptic_segformer.comparison.oracle import ORACLES
 from panoptic_segformer.comparison.page import write_page
 from panoptic_segformer.comparison.page.chart import quality_chart
-from panoptic_segformer.comparison.page.markup import number
 from panoptic_segformer.comparison.page.rows import Row, row_orders
 from panoptic_segformer.comparison.page.tables import MEASURED, measured_table, oracle_table, published_table
 from panoptic_segformer.comparison.results import Comparison, ModelResult, Picture, Prediction
+from panoptic_segformer.markup import number
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EMPTY_ELEMENTS = {"meta", "img", "br", "col"}

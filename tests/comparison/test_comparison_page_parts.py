@@ -10,8 +10,8 @@ from page_samples import CAR, SKY, segments
 
 from panoptic_segformer.comparison.page.chart import Axis, quality_chart
 from panoptic_segformer.comparison.page.drawing import dataset_categories, draw_disagreement, shade_ranks, shrink
-from panoptic_segformer.comparison.page.markup import Markup, element, join
 from panoptic_segformer.comparison.results import ModelResult, Prediction
+from panoptic_segformer.markup import Markup, element, join
 
 
 @pytest.mark.parametrize("values", [[3.0], [0.0], [0.0, 0.0], [41.3, 41.4], [0.02, 950.0], [99.0, 100.0]])
