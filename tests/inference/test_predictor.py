@@ -168,6 +168,12 @@ def test_predictor_single_pixel(tiny):
     assert result.segment_ids.shape == (1, 1)
 
 
+@pytest.mark.parametrize("size", [(1, 9000), (9000, 2)])
+def test_predictor_picture_that_shrinks_to_nothing(tiny, size):
+    with pytest.raises(ValueError, match=rf"\(height, width\) \({size[0]}, {size[1]}\): it is so thin.*MAX_SIZE_TEST"):
+        PanopticPredictor(*tiny)(np.zeros((*size, 3), np.uint8))
+
+
 @pytest.mark.parametrize(
     ("picture", "message"),
     [

@@ -117,7 +117,13 @@ class PanopticPredictor:
         """Return what the model takes of a picture (H, W, 3) RGB, as DefaultPredictor makes it."""
         height, width = picture.shape[:2]
         ordered = picture if self._predictor.input_format == "RGB" else picture[..., ::-1]
-        resized = self._predictor.aug.get_transform(ordered).apply_image(ordered)
+        transform = self._predictor.aug.get_transform(ordered)
+        if 0 in (getattr(transform, "new_h", height), getattr(transform, "new_w", width)):
+            raise ValueError(
+                f"the picture has (height, width) {(height, width)}: it is so thin that nothing is left of it when its "
+                "long side is shrunk to INPUT.MAX_SIZE_TEST; cut it into pieces"
+            )
+        resized = transform.apply_image(ordered)
         return {
             "image": torch.as_tensor(resized.astype(np.float32).transpose(2, 0, 1)),
             "height": height,
