@@ -197,6 +197,13 @@ def test_predictor_missing_and_broken_files(tiny, tmp_path):
         predictor(tmp_path / "absent.png")
     with pytest.raises(ValueError, match="text.png cannot be read"):
         predictor(tmp_path / "text.png")
+    Image.effect_noise((64, 64), 50).save(tmp_path / "half.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "half.png").read_bytes()[:1500])
+    with (
+        pytest.raises(ValueError, match="the PIL image cannot be read .*truncated"),
+        Image.open(tmp_path / "half.png") as half,
+    ):
+        predictor(half)
 
 
 def test_predictor_knows_classes_and_datasets(tiny):

@@ -139,7 +139,10 @@ def as_pixels(image: Picture) -> np.ndarray:
     if isinstance(image, str | os.PathLike):
         return read_picture(image, "RGB")
     if isinstance(image, Image.Image):
-        return picture_pixels(image, "RGB")
+        try:
+            return picture_pixels(image, "RGB")
+        except OSError as error:  # PIL reads the pixels only now.
+            raise ValueError(f"the PIL image cannot be read ({error}): replace its file") from error
     if not isinstance(image, np.ndarray):
         raise ValueError(f"a picture is a path, a PIL image or an array (H, W, 3), not {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:

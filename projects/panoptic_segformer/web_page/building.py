@@ -22,7 +22,7 @@ from .view import DRAWINGS, NAMED, for_display, view_markup
 
 __all__ = ["build_page", "read_upload"]
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Before the import: the page tells nobody that it is used.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # gradio looks at each event: the page tells nobody that it is used.
 gr = import_optional("gradio", "page")
 
 # Of a picture that is taken.
