@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from fractions import Fraction
@@ -128,6 +129,21 @@ def test_demo_wrong_option_gives_one_plain_message(demo, tmp_path, capsys, monke
     assert message in error
     assert "Traceback" not in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [[], ["--draw", "boxes", "contours"]])
+def test_demo_drawing_that_would_replace_a_picture_is_found_before_the_model_is_loaded(demo, capsys, words):
+    if words:
+        (demo["--input"] / "contours").mkdir()
+        shutil.move(demo["--input"] / "a.png", demo["--input"] / "contours/a.png")
+        picture = demo["--input"] / "contours/a.png"
+    else:
+        picture = demo["--input"] / "a.png"
+    before = picture.read_bytes()
+    options = {**demo, "--weights": "absent.pth", "--output": demo["--input"]}
+    assert run({**options, "--input": picture}, *words) == 2
+    assert f"the drawing of {picture.resolve()} would replace it" in capsys.readouterr().err
+    assert picture.read_bytes() == before
 
 
 def test_demo_wrong_override_gives_one_plain_message(demo, capsys):

@@ -60,7 +60,9 @@ def combined_segments(
     sums = segment_ids.flatten().bincount(certainty.double().flatten(), minlength=len(segments) + 1)
     means = (sums / areas).tolist()
     areas = areas.tolist()
-    return segment_ids, [_record(segment, areas, means, categories) for segment in segments]
+    # At an overlap threshold of 1 it lists things that others hide entirely.
+    visible = [segment for segment in segments if areas[segment["id"]]]
+    return segment_ids, [_record(segment, areas, means, categories) for segment in visible]
 
 
 def _record(

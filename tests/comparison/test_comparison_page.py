@@ -17,7 +17,6 @@ from PIL import Image
 from panoptic_segformer.comparison.oracle import ORACLES
 from panoptic_segformer.comparison.page import write_page
 from panoptic_segformer.comparison.page.chart import quality_chart
-from panoptic_segformer.comparison.page.markup import number
 from panoptic_segformer.comparison.page.rows import Row, row_orders
 from panoptic_segformer.comparison.page.tables import MEASURED, measured_table, oracle_table, published_table
 from panoptic_segformer.comparison.results import Comparison, ModelResult, Picture, Prediction
@@ -258,11 +257,6 @@ def test_oracle_table_shows_what_is_gained(comparison):
     assert "45.5 <small>+5.5</small>" in oracle_table(comparison.models)
     assert oracle_table(comparison.models[1:]) is None
     assert "<small>" not in oracle_table([ModelResult("no PQ", oracles={"mask": 20.0})])
-
-
-def test_numbers_have_a_sign_for_none():
-    assert number(1234.56) == "1,234.6"
-    assert number(None) == number(math.nan) == "\N{EN DASH}"
 
 
 def test_orders_put_missing_numbers_last_and_leave_out_what_is_not_known():

@@ -1,4 +1,4 @@
-"""Parts of the page on their own: axes and names of the chart, shades and drawings, markup."""
+"""Parts of the page on their own: axes and names of the chart, shades and drawings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from page_samples import CAR, SKY, segments
 
 from panoptic_segformer.comparison.page.chart import Axis, quality_chart
 from panoptic_segformer.comparison.page.drawing import dataset_categories, draw_disagreement, shade_ranks, shrink
-from panoptic_segformer.comparison.page.markup import Markup, element, join
 from panoptic_segformer.comparison.results import ModelResult, Prediction
 
 
@@ -51,17 +50,6 @@ def test_categories_keep_the_ids_of_the_dataset():
     categories = dataset_categories([SKY, CAR])
     assert (categories.thing_ids, categories.stuff_ids) == ((7,), (180,))
     assert (categories.thing_names, categories.stuff_colors) == (("car",), ((60, 120, 220),))
-
-
-def test_elements_escape_texts_and_attributes_but_not_elements():
-    inner = element("b", "<i>", title='"&')
-    assert inner == '<b title="&quot;&amp;">&lt;i&gt;</b>'
-    assert element("p", inner, "a & b", class_="c", data_x=1, hidden=True, id=None) == (
-        f'<p class="c" data-x="1" hidden>{inner}a &amp; b</p>'
-    )
-    assert element("img", alt="") == '<img alt="">'
-    assert join([inner, "<"]) == f"{inner}&lt;"
-    assert isinstance(join([]), Markup)
 
 
 def test_names_in_the_chart_hide_neither_each_other_nor_points_nor_ticks():

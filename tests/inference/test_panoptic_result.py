@@ -86,6 +86,11 @@ def test_save_makes_folders_and_writes_the_format_of_the_ending(result, tmp_path
         result.save(tmp_path / "deep" / name, "contours", legend=False)
         with Image.open(tmp_path / "deep" / name) as written:
             assert (written.format, written.size) == (form, (64, 40))
-    with pytest.raises(ValueError, match="xyz"):
-        result.save(tmp_path / "deep/a.xyz")
+    for name, ending in (
+        ("a.xyz", r"\.xyz"),
+        ("a", ""),
+        ("a.psd", r"\.psd"),
+    ):  # Pillow reads the last, but writes none.
+        with pytest.raises(ValueError, match=f"{name} ends in '{ending}', which is no format.*try .png"):
+            result.save(tmp_path / "deep" / name)
     assert sorted(os.listdir(tmp_path / "deep")) == ["a.png", "b.jpg", "c.webp"]

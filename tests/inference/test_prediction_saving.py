@@ -121,6 +121,35 @@ def test_pictures_of_a_dataset_keep_their_ids(tmp_path, dataset):
         assert [annotation["image_id"] for annotation in content["annotations"]] == expected
 
 
+def test_ids_that_would_be_ambiguous_are_not_used(tmp_path, dataset):
+    other = "saving_test_other"
+    for name, pictures in ((dataset, {"x/1.jpg": 7, "y/1.jpg": 8, "2.jpg": 9}), (other, {"3.jpg": 9})):
+        images = [{"id": id_, "file_name": file, "height": 2, "width": 2} for file, id_ in pictures.items()]
+        content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat", "isthing": 1}]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        MetadataCatalog.get(name).set(panoptic_json=str(tmp_path / f"{name}.json"))
+    assert dataset_image_ids([dataset, other]) == {"2.jpg": 9, "3.jpg": 9}
+    for names, expected in ((["2"], [9]), (["1"], [1]), (["2", "3"], [1, 2])):
+        with save_panoptic(tmp_path / "out", [dataset, other], CATEGORIES) as saver:
+            for name in names:
+                saver.add(tmp_path / f"{name}.jpg", name, example())
+        content = json.loads((tmp_path / "out/predictions.json").read_text())
+        assert [image["id"] for image in content["images"]] == expected
+    MetadataCatalog.remove(other)
+
+
+@pytest.mark.parametrize("content", ["own/truth/a.png", "own/notes.txt", "own"])
+def test_folder_with_anything_else_is_not_replaced(tmp_path, dataset, content):
+    own, file = tmp_path / "own", tmp_path / content
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"mine")
+    for saving in (lambda: save_masks(own), lambda: save_panoptic(own, [dataset], CATEGORIES)):
+        with pytest.raises(ValueError, match="no prediction and would be lost: give another output folder"), saving():
+            pass
+    assert file.read_bytes() == b"mine"
+    assert os.listdir(tmp_path) == ["own"]
+
+
 def test_category_ids_of_the_separated_form_leave_all_things_out():
     separated = Categories((0, 1), (1,), ("cat", "dog"), ("sky",), ((1, 2, 3),) * 2, ((4, 5, 6),))
     name = "separated_saving_test"

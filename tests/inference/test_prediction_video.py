@@ -69,16 +69,32 @@ def test_codec_is_h264_where_there_is_one_and_mpeg4_otherwise(tmp_path, monkeypa
     assert len(frames_of(tmp_path / "a.mp4")[1]) == 10
 
 
+@pytest.mark.skipif("libx264" not in av.codecs_available, reason="MPEG-4 has no place to say it")
+def test_written_video_says_how_its_colours_are_meant(tmp_path):
+    with write_video(tmp_path / "a.mp4", Fraction(25)) as writer:
+        writer.add(np.full((720, 1280, 3), (200, 40, 40), np.uint8))
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        frame = next(container.decode(video=0))
+    assert (frame.colorspace, frame.color_range) == (5, 1)  # ITU-T H.273: BT.601 of PAL, limited range
+    luma = 0.299 * 200 + 0.587 * 40 + 0.114 * 40
+    expected = (16 + 219 * luma / 255, 128 + 112 * (40 - luma) / 0.886 / 255, 128 + 112 * (200 - luma) / 0.701 / 255)
+    assert [bytes(plane)[0] for plane in frame.planes] == pytest.approx(expected, abs=2)
+
+
 def test_rates_without_a_small_fraction_are_rounded(tmp_path):
     film(tmp_path / "a.mp4", rate=Fraction(2997003, 100000))
     assert float(frames_of(tmp_path / "a.mp4")[0]) == pytest.approx(29.97, abs=0.001)
 
 
 def test_upright_videos_of_phones_are_turned(tmp_path):
-    path = film(tmp_path / "lying.mp4", (48, 64))
+    path = tmp_path / "lying.mp4"
+    scene = np.zeros((48, 64, 3), np.uint8)
+    scene[:24, :32] = 250  # The upper left corner, which is to become the upper right one.
+    with write_video(path, Fraction(25)) as writer:
+        writer.add(scene)
     turned = tmp_path / "turned.mp4"
     content = bytearray(path.read_bytes())
-    # The matrix of the track's header, as 16.16 fixed point: from the identity to a quarter turn.
+    # The matrix of the track's header, as 16.16 fixed point: from the identity to (x, y) -> (48 - y, x).
     identity = b"".join(value.to_bytes(4, "big") for value in (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000))
     quarter = b"".join(
         (value % 2**32).to_bytes(4, "big") for value in (0, 0x10000, 0, -0x10000, 0, 0, 48 << 16, 0, 0x40000000)
@@ -86,7 +102,10 @@ def test_upright_videos_of_phones_are_turned(tmp_path):
     place = content.index(identity, content.index(b"tkhd"))
     content[place : place + len(identity)] = quarter
     turned.write_bytes(content)
-    assert {frame.shape for frame in frames_of(turned)[1]} == {(64, 48, 3)}
+    (frame,) = frames_of(turned)[1]
+    assert frame.shape == (64, 48, 3)
+    assert frame[:30, 26:].min() > 200
+    assert max(frame[:, :22].max(), frame[34:].max()) < 50
 
 
 def test_video_that_is_none_names_the_file(tmp_path):

@@ -168,6 +168,12 @@ def test_predictor_single_pixel(tiny):
     assert result.segment_ids.shape == (1, 1)
 
 
+@pytest.mark.parametrize("size", [(1, 9000), (9000, 2)])
+def test_predictor_picture_that_shrinks_to_nothing(tiny, size):
+    with pytest.raises(ValueError, match=rf"\(height, width\) \({size[0]}, {size[1]}\): it is so thin.*MAX_SIZE_TEST"):
+        PanopticPredictor(*tiny)(np.zeros((*size, 3), np.uint8))
+
+
 @pytest.mark.parametrize(
     ("picture", "message"),
     [
@@ -191,6 +197,13 @@ def test_predictor_missing_and_broken_files(tiny, tmp_path):
         predictor(tmp_path / "absent.png")
     with pytest.raises(ValueError, match="text.png cannot be read"):
         predictor(tmp_path / "text.png")
+    Image.effect_noise((64, 64), 50).save(tmp_path / "half.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "half.png").read_bytes()[:1500])
+    with (
+        pytest.raises(ValueError, match="the PIL image cannot be read .*truncated"),
+        Image.open(tmp_path / "half.png") as half,
+    ):
+        predictor(half)
 
 
 def test_predictor_knows_classes_and_datasets(tiny):

@@ -69,6 +69,14 @@ def test_combination_of_things_and_stuff(categories, stuff_id):
     ]
 
 
+def test_combination_lists_nothing_that_is_hidden_entirely():
+    found = pasted(things((7, 0.9, 2, 12), (5, 0.8, 4, 10), (3, 0.7, 8, 14)))
+    options = CombineOptions(overlap_threshold=1.0, stuff_area=600, score_threshold=0.5)
+    ids, segments = combined_segments(found, semantic_logits((0, 0, 30)), STANDARD, options)
+    assert [(segment["category_id"], segment["area"]) for segment in segments] == [(7, 200), (3, 40)]
+    assert {segment["id"] for segment in segments} == set(ids.unique().tolist()) - {0}
+
+
 def test_combination_of_nothing_is_void():
     ids, segments = combined_segments(pasted(things()), semantic_logits((0, 0, 30)), SEPARATED, COMBINE)
     assert not ids.any()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import shutil
 import socket
 import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -34,7 +37,11 @@ pytestmark = [
 class Predictor:
     """Gives halves, counts its pictures and how many of them it had at the same time."""
 
+    thing_name = "ball"
+
     def __init__(self):
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
         self.calls = self.running = self.most_running = 0
         self.lock = threading.Lock()
 
@@ -44,11 +51,28 @@ class Predictor:
             self.running += 1
             self.most_running = max(self.most_running, self.running)
         time.sleep(0.3)
+        self.may_go_on.wait()
         with self.lock:
             self.running -= 1
         if (image == 255).all():
             raise ValueError("the picture is as white as snow: take another one")
-        return halves(image)
+        return halves(image, thing_name=self.thing_name)
+
+    @contextmanager
+    def held(self):
+        """Let no picture get done before the end."""
+        self.may_go_on.clear()
+        try:
+            yield
+        finally:
+            self.may_go_on.set()
+
+    def wait_until_asked(self, tab):
+        """Wait for a picture that is not done yet."""
+        end = time.monotonic() + LONGEST_WAIT / 1000
+        while not self.running:
+            assert time.monotonic() < end, "no picture came"
+            tab.wait_for_timeout(50)
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +143,14 @@ def scene(tmp_path_factory):
     return file
 
 
+@pytest.fixture(scope="module")
+def snow(tmp_path_factory):
+    """A picture that the predictor refuses."""
+    file = tmp_path_factory.mktemp("snow") / "snow.png"
+    Image.new("RGB", (64, 64), "white").save(file)
+    return file
+
+
 def upload(tab, file) -> None:
     tab.set_input_files("#picture input[type=file]", str(file))
 
@@ -176,13 +208,60 @@ def test_settings_redraw_without_a_second_prediction(tab, scene, predictor):
     assert predictor.calls == calls
 
 
-def test_error_stands_in_plain_words_and_the_next_picture_works(tab, scene, tmp_path):
+def test_setting_changed_while_the_network_runs_is_obeyed(tab, scene, predictor):
+    with predictor.held():
+        upload(tab, scene)
+        predictor.wait_until_asked(tab)
+        tab.locator("#drawing input[value=picture]").check()
+        tab.wait_for_timeout(500)  # What the page does with it at once comes before the result.
+    tab.wait_for_selector("#view tr[data-segment]")
+    data = tab.locator("#view img").get_attribute("src").removeprefix("data:image/jpeg;base64,")
+    with Image.open(scene) as plain, Image.open(io.BytesIO(base64.b64decode(data))) as shown:
+        assert shown.size == plain.size
+        assert np.abs(np.asarray(shown).astype(int) - np.asarray(plain)).mean() < 3
+
+
+def test_result_of_a_picture_that_was_replaced_is_not_shown(tab, scene, snow, predictor):
+    with predictor.held():
+        upload(tab, scene)
+        predictor.wait_until_asked(tab)
+        tab.get_by_label("Remove Image").click()
+        upload(tab, snow)
+        tab.wait_for_timeout(500)
+    tab.get_by_text("the picture is as white as snow: take another one").wait_for()
+    assert tab.locator("#view tr[data-segment]").count() == 0
+
+
+def test_picture_that_comes_while_another_one_is_waited_for_is_segmented(tab, scene, predictor, tmp_path):
+    Image.new("RGB", (40, 80), "navy").save(tmp_path / "night.png")
+    with predictor.held():
+        upload(tab, scene)
+        predictor.wait_until_asked(tab)
+        tab.get_by_label("Remove Image").click()
+        upload(tab, tmp_path / "night.png")
+        tab.wait_for_timeout(500)
+    tab.locator("#view td").filter(has_text="0, 0, 40, 40").wait_for()
+    assert tab.locator("#view tr[data-segment]").count() == 2
+
+
+def test_names_of_classes_become_neither_markup_nor_code(tab, scene, predictor, monkeypatch):
+    name = "<img src=x onerror=\"document.title='taken'\"> ${document.title='taken'} {{value}}"
+    monkeypatch.setattr(predictor, "thing_name", name)
+    upload(tab, scene)
+    tab.wait_for_selector("#view tr[data-segment]")
+    assert tab.locator("#view td:first-child").all_inner_texts() == ["sky", name]
+    point_at(tab, 0.25, 0.75)
+    tab.locator("#view .tip").filter(has_text=f"{name} 0.40").wait_for()
+    assert tab.locator("#view img").count() == 1
+    assert tab.title() == "Halves"
+
+
+def test_error_stands_in_plain_words_and_the_next_picture_works(tab, scene, snow):
     upload(tab, scene)
     tab.wait_for_selector("#view tr[data-segment]")
     tab.get_by_label("Remove Image").click()
     tab.wait_for_selector("#view tr[data-segment]", state="detached")
-    Image.new("RGB", (64, 64), "white").save(tmp_path / "snow.png")
-    upload(tab, tmp_path / "snow.png")
+    upload(tab, snow)
     tab.get_by_text("the picture is as white as snow: take another one").wait_for()
     assert tab.locator("#view tr[data-segment]").count() == 0
     tab.get_by_label("Remove Image").click()

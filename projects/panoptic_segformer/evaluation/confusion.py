@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..comparison.page.markup import Markup, element
+from ..markup import Markup, element
 
 __all__ = ["Mistake", "confusion_picture", "mistakes"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from ..comparison.page.markup import Markup, element, join, number, table
+from ..markup import Markup, element, join, number, table
 from ..writing import whole_file
 from .confusion import confusion_picture, mistakes
 from .counting import Evaluation

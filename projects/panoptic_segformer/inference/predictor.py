@@ -117,7 +117,13 @@ class PanopticPredictor:
         """Return what the model takes of a picture (H, W, 3) RGB, as DefaultPredictor makes it."""
         height, width = picture.shape[:2]
         ordered = picture if self._predictor.input_format == "RGB" else picture[..., ::-1]
-        resized = self._predictor.aug.get_transform(ordered).apply_image(ordered)
+        transform = self._predictor.aug.get_transform(ordered)
+        if 0 in (getattr(transform, "new_h", height), getattr(transform, "new_w", width)):
+            raise ValueError(
+                f"the picture has (height, width) {(height, width)}: it is so thin that nothing is left of it when its "
+                "long side is shrunk to INPUT.MAX_SIZE_TEST; cut it into pieces"
+            )
+        resized = transform.apply_image(ordered)
         return {
             "image": torch.as_tensor(resized.astype(np.float32).transpose(2, 0, 1)),
             "height": height,
@@ -133,7 +139,10 @@ def as_pixels(image: Picture) -> np.ndarray:
     if isinstance(image, str | os.PathLike):
         return read_picture(image, "RGB")
     if isinstance(image, Image.Image):
-        return picture_pixels(image, "RGB")
+        try:
+            return picture_pixels(image, "RGB")
+        except OSError as error:  # PIL reads the pixels only now.
+            raise ValueError(f"the PIL image cannot be read ({error}): replace its file") from error
     if not isinstance(image, np.ndarray):
         raise ValueError(f"a picture is a path, a PIL image or an array (H, W, 3), not {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:

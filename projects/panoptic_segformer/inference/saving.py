@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,8 +30,9 @@ __all__ = ["MaskSaver", "PanopticSaver", "dataset_category_ids", "dataset_image_
 
 # In the folder of the predictions; panopticapi looks for the folder of a json under the json's name.
 PREDICTIONS = "predictions"
+LISTING = f"{PREDICTIONS}.json"
 # In the folder of a picture's masks.
-SEGMENTS = "segments.json"
+MASK_LISTING = "segments.json"
 
 
 class PanopticSaver:
@@ -49,8 +51,8 @@ class PanopticSaver:
             folder: receives predictions.json and the folder `predictions`.
             categories: the model's classes.
             category_ids: their ids in the dataset, by kind and contiguous id.
-            image_ids: ids of the dataset's pictures by file name. They are used if all pictures are among them;
-                otherwise pictures are counted from 1.
+            image_ids: ids of the dataset's pictures by file name. They are used if all pictures are among them, each
+                once; otherwise pictures are counted from 1.
         """
         self.folder, self.categories = folder, categories
         self.category_ids, self.image_ids = category_ids, image_ids
@@ -79,16 +81,15 @@ class PanopticSaver:
 
     def finish(self) -> None:
         """Write the json."""
-        names = [image["file_name"] for image in self._images]
-        is_known = len(set(names)) == len(names) and all(name in self.image_ids for name in names)
-        ids = [self.image_ids[name] for name in names] if is_known else range(1, len(names) + 1)
+        ids = [self.image_ids.get(image["file_name"]) for image in self._images]
+        if None in ids or len(set(ids)) < len(ids):
+            ids = range(1, len(ids) + 1)
         content = {
             "images": [{"id": id_, **image} for id_, image in zip(ids, self._images, strict=True)],
             "annotations": [{"image_id": id_, **one} for id_, one in zip(ids, self._annotations, strict=True)],
             "categories": self._category_records(),
         }
-        path = self.folder / f"{PREDICTIONS}.json"
-        path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        (self.folder / LISTING).write_text(json.dumps(content) + "\n", encoding="utf-8")
 
     def _category_records(self) -> list[dict[str, Any]]:
         records = [
@@ -116,7 +117,7 @@ class MaskSaver:
             keys = ("id", "name", "isthing", "score", "area", "box")
             records.append({"mask": mask_name, **{key: getattr(segment, key) for key in keys}})
         content = {"picture": file.name, "segments": records}
-        (own / SEGMENTS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        (own / MASK_LISTING).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -124,12 +125,12 @@ def save_panoptic(folder: Path, datasets: Sequence[str], categories: Categories)
     """Give a saver of predictions in COCO-panoptic form; the folder has all of them at the end, or is as it was.
 
     Args:
-        folder: replaced if it holds earlier predictions; its parent must exist.
+        folder: replaced if it is there; its parent must exist.
         datasets: names of those that the model is for; ids of categories and pictures are theirs.
         categories: the model's classes.
-    Raises: ValueError: if the folder holds anything else.
+    Raises: ValueError: if the folder has something else than such predictions.
     """
-    _check_replaceable(folder, lambda entry: entry.name in (PREDICTIONS, f"{PREDICTIONS}.json"))
+    _check_content(folder, lambda path: path.name in (PREDICTIONS, LISTING))
     with whole_folder(folder) as partial:
         saver = PanopticSaver(
             partial, categories, dataset_category_ids(datasets[0], categories), dataset_image_ids(datasets)
@@ -140,21 +141,24 @@ def save_panoptic(folder: Path, datasets: Sequence[str], categories: Categories)
 
 @contextmanager
 def save_masks(folder: Path) -> Iterator[MaskSaver]:
-    """Give a saver of masks; the folder has all of them at the end, or is as it was. Its parent must exist.
+    """Give a saver of masks; the folder has all of them at the end, or is as it was.
 
-    Raises: ValueError: if the folder holds anything else than earlier masks.
+    Args:
+        folder: replaced if it is there; its parent must exist.
+    Raises: ValueError: if the folder has something else than such masks.
     """
-    _check_replaceable(folder, lambda entry: (entry / SEGMENTS).is_file())
+    _check_content(folder, lambda path: (path / MASK_LISTING).is_file())
     with whole_folder(folder) as partial:
         yield MaskSaver(partial)
 
 
-def _check_replaceable(folder: Path, is_own: Callable[[Path], bool]) -> None:
-    """Raise ValueError if a folder holds what no earlier run has written."""
-    if folder.is_dir() and (others := sorted(entry.name for entry in folder.iterdir() if not is_own(entry))):
+def _check_content(folder: Path, is_ours: Callable[[Path], bool]) -> None:
+    """Raise ValueError if a folder that is to be replaced has something that nobody here wrote."""
+    content = folder.iterdir() if folder.is_dir() else [folder] * folder.exists()
+    if strangers := sorted(path for path in content if not is_ours(path)):
         raise ValueError(
-            f"{folder} would be replaced, but holds what was not saved there before, such as {others[0]}: choose "
-            "another folder for the results, or move it"
+            f"{folder} would be replaced as a whole, but {strangers[0]} is no prediction and would be lost: "
+            "give another output folder or move it away"
         )
 
 
@@ -174,7 +178,12 @@ def dataset_category_ids(dataset: str, categories: Categories) -> dict[tuple[boo
 
 
 def dataset_image_ids(datasets: Sequence[str]) -> dict[str, int]:
-    """Return the ids of the pictures in the datasets' json files, as far as these are there, by file name."""
+    """Return the ids of the pictures in the datasets' json files, as far as these are there, by file name.
+
+    Names that several pictures have, in different folders, are left out.
+    """
     paths = [MetadataCatalog.get(name).get("panoptic_json", "") for name in datasets]
     contents = [read_panoptic_json(path) for path in paths if path and Path(path).is_file()]
-    return {Path(image["file_name"]).name: image["id"] for content in contents for image in content["images"]}
+    ids = [(Path(image["file_name"]).name, image["id"]) for content in contents for image in content["images"]]
+    counts = Counter(name for name, _ in ids)
+    return {name: id_ for name, id_ in ids if counts[name] == 1}

@@ -50,8 +50,12 @@ def sort_inputs(inputs: Sequence[str | Path]) -> Inputs:
     cameras = [item for item in map(str, inputs) if item.isdecimal() and not Path(item).exists()]
     rest = [item for item in inputs if str(item) not in cameras]
     files = input_files(rest, PICTURE_SUFFIXES | VIDEO_SUFFIXES)
-    videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
-    return Inputs([file for file in files if file not in videos], videos, list(dict.fromkeys(map(int, cameras))))
+    pictures, videos = ([file for file in files if _is_video(file) is wanted] for wanted in (False, True))
+    return Inputs(pictures, videos, list(dict.fromkeys(map(int, cameras))))
+
+
+def _is_video(file: Path) -> bool:
+    return file.suffix.lower() in VIDEO_SUFFIXES
 
 
 def input_files(inputs: Sequence[str | Path], suffixes: Collection[str] = PICTURE_SUFFIXES) -> list[Path]:
@@ -127,7 +131,6 @@ def output_files(files: Sequence[Path], output_dir: Path) -> list[Path]:
 
 def output_suffix(file: Path) -> str:
     """Return the ending of a file's drawing."""
-    suffix = file.suffix.lower()
-    if suffix in VIDEO_SUFFIXES:
+    if _is_video(file):
         return ".mp4"
-    return ".jpg" if suffix in JPEG_SUFFIXES else ".png"
+    return ".jpg" if file.suffix.lower() in JPEG_SUFFIXES else ".png"

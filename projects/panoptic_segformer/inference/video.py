@@ -148,6 +148,10 @@ class VideoWriter:
         name = next(name for name in ENCODERS if name in self._av.codecs_available)
         stream = self._container.add_stream(name, rate=self._rate, options=ENCODERS[name])
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        # That is how the library turns RGB into YUV; players take large videos for BT.709 unless they are told.
+        reformatter = self._av.video.reformatter
+        stream.codec_context.colorspace = reformatter.Colorspace.ITU601
+        stream.codec_context.color_range = reformatter.ColorRange.MPEG
         return stream
 
 

@@ -94,6 +94,9 @@ def _check_inputs(arguments: argparse.Namespace, inputs: Inputs) -> None:
 
     if not (arguments.draw or arguments.save):
         raise ValueError("nothing is drawn and nothing saved: give a style to --draw, or --save")
+    for drawing in _drawings(arguments, legend=False):
+        for files in (inputs.pictures, inputs.videos):
+            output_files(files, drawing.folder)
     if not (inputs.videos or inputs.cameras):
         return
     require_video()
@@ -102,8 +105,6 @@ def _check_inputs(arguments: argparse.Namespace, inputs: Inputs) -> None:
         raise ValueError("--save is for pictures, but among the inputs is a video or camera: leave one of them out")
     if "queries" in arguments.draw:
         raise ValueError("--draw queries is for pictures: every frame of a video would have another size")
-    for drawing in _drawings(arguments, legend=False):
-        output_files(inputs.videos, drawing.folder)
 
 
 def _load(arguments: argparse.Namespace) -> PanopticPredictor:

@@ -19,5 +19,10 @@ def write_picture(picture: np.ndarray, path: Path) -> None:
 
     Raises: ValueError: if the ending stands for no format of pictures.
     """
+    Image.init()
+    if Image.EXTENSION.get(path.suffix.lower()) not in Image.SAVE:
+        raise ValueError(
+            f"{path} ends in {path.suffix!r}, which is no format that pictures are written in: try .png or .jpg"
+        )
     with whole_file(path) as partial:
         Image.fromarray(picture).save(partial, quality=JPEG_QUALITY)

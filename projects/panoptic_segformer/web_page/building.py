@@ -22,7 +22,7 @@ from .view import DRAWINGS, NAMED, for_display, view_markup
 
 __all__ = ["build_page", "read_upload"]
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Before the import: the page tells nobody that it is used.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # gradio looks at each event: the page tells nobody that it is used.
 gr = import_optional("gradio", "page")
 
 # Of a picture that is taken.
@@ -31,6 +31,9 @@ _TOO_LARGE = f"The picture has more than {MOST_PIXELS // 1_000_000} million pixe
 _UNREADABLE = "This file can't be read as a picture: try a JPEG, PNG, WebP, BMP or TIFF file that is not damaged."
 # Requests that wait for the network; more are refused at once.
 QUEUE_LENGTH = 16
+
+# The file of a picture, and what was found in it.
+Found = tuple[str, PanopticResult]
 
 
 def build_page(
@@ -47,21 +50,21 @@ def build_page(
         examples: pictures to choose from.
     """
 
-    def predict(path: str | None, drawing: str, least_score: float) -> tuple[PanopticResult | None, str]:
+    def predict(path: str | None) -> Found | None:
         if path is None:
-            return None, ""
+            return None
         try:
-            result = for_display(predictor(read_upload(path)))
+            return path, for_display(predictor(read_upload(path)))
         except (ValueError, OSError) as error:
             raise gr.Error(str(error), print_exception=False) from error
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise gr.Error(
                 "The memory does not suffice for this picture: make it smaller.", print_exception=False
             ) from error
-        return result, view_markup(result, drawing, least_score)
 
-    def redraw(result: PanopticResult | None, drawing: str, least_score: float) -> str:
-        return "" if result is None else view_markup(result, drawing, least_score)
+    def draw(found: Found | None, path: str | None, drawing: str, least_score: float) -> str:
+        # Nothing is to stand beside the next picture that was found in the one before.
+        return view_markup(found[1], drawing, least_score) if found and found[0] == path else ""
 
     with gr.Blocks(title=title, analytics_enabled=False) as page:
         found = gr.State()
@@ -84,12 +87,17 @@ def build_page(
                     apply_default_css=False,
                     elem_id="view",
                 )
-        settings = [drawing, least_score]
-        # What was found in the picture before is not to stand beside this one, whatever becomes of it.
-        cleared = picture.change(lambda: (None, ""), outputs=[found, view], show_progress="hidden")
-        cleared.then(predict, [picture, *settings], [found, view], concurrency_limit=1)
-        for setting in settings:
-            setting.change(redraw, [found, *settings], view, show_progress="hidden", trigger_mode="always_last")
+        shown = [found, picture, drawing, least_score]
+        # What comes while gradio is busy waits its turn, the last alone; without this word it would be forgotten.
+        quiet = {"show_progress": "hidden", "trigger_mode": "always_last"}
+        cleared = picture.change(lambda: (None, ""), outputs=[found, view], **quiet)
+        predicted = cleared.then(
+            predict, picture, found, concurrency_limit=1, show_progress_on=view, trigger_mode="always_last"
+        )
+        # Settings are read when the network is done: they may have changed while it ran.
+        predicted.success(draw, shown, view, **quiet)
+        for setting in (drawing, least_score):
+            setting.change(draw, shown, view, **quiet)
     return page.queue(max_size=QUEUE_LENGTH)
 
 

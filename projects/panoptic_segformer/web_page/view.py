@@ -15,8 +15,8 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from ..comparison.page.markup import Markup, element
 from ..inference.result import PanopticResult, ResultSegment
+from ..markup import Markup, element
 from ..visualization import Style, draw_panoptic
 
 __all__ = ["DRAWINGS", "NAMED", "PLAIN", "for_display", "segment_paths", "view_markup"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ...markup import Markup, element
 from ..results import ModelResult
-from .markup import Markup, element
 
 __all__ = ["quality_chart"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ...markup import Markup, element, number
 from ..results import Category
-from .markup import Markup, element, number
 from .rows import Order, Row, Tile
 
 __all__ = ["FOLDER", "class_legend", "order_buttons", "picture_rows"]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ...data.reading import read_picture
+from ...markup import number
 from ..disagreement import disagreement_map
 from ..matching import NumberedSegments
 from ..results import Comparison, ModelResult, Picture, Prediction, PredictionOf, TruthOf
@@ -26,7 +27,6 @@ from .drawing import (
     shrink,
     write_jpeg,
 )
-from .markup import number
 
 __all__ = ["Order", "Row", "RowMaker", "Tile", "row_orders"]
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from ...markup import NONE, Markup, element, number, table
 from ..results import ModelResult
-from .markup import NONE, Markup, element, number, table
 
 __all__ = ["MEASURED", "measured_table", "oracle_table", "published_table"]
 

@@ -13,10 +13,10 @@ from string import Template
 
 from tqdm import tqdm
 
+from ...markup import Markup, element, join
 from ...writing import whole_file
 from ..results import Comparison, ModelResult, PredictionOf, TruthOf
 from .chart import quality_chart
-from .markup import Markup, element, join
 from .pictures import FOLDER, class_legend, order_buttons, picture_rows
 from .rows import Row, RowMaker, row_orders
 from .tables import measured_table, oracle_table, published_table
