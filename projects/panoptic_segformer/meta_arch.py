@@ -126,22 +126,27 @@ class PanopticSegFormer(nn.Module):
         if self.training:
             targets = [self.extract_targets(example) for example in batched_inputs]
             return self.compute_losses(*self.locate(images), targets)
-        if self.views is None:
-            candidates = self.find_candidates(images)
-        else:
-            threshold = self.inference_options.merging.mask_threshold
-            candidates = [find_in_views(self.find_candidates, image, self.views, threshold) for image in images]
         sizes = [
             (example.get("height", image.shape[-2]), example.get("width", image.shape[-1]))
             for example, image in zip(batched_inputs, images, strict=True)
         ]
-        return [self.merge(own, size) for own, size in zip(candidates, sizes, strict=True)]
+        return [self.merge(own, size) for own, size in zip(self.all_candidates(images), sizes, strict=True)]
 
     def locate(self, images: list[Tensor]) -> tuple[Tensor, FeatureLevels, LocationOutput | None]:
         """Return memory (B, S, D) of normalised images (3, H, W), its levels, and what the location decoder finds."""
         levels = self.extract_levels(images)
         memory = self.encoder(levels)
         return memory, levels, None if self.location_decoder is None else self.location_decoder(memory, levels)
+
+    def all_candidates(self, images: list[Tensor]) -> list[Candidates]:
+        """Return what may become a segment of normalised images (3, H, W), per picture; from all views if it has any.
+
+        Views are those of TEST.AUG.
+        """
+        if self.views is None:
+            return self.find_candidates(images)
+        threshold = self.inference_options.merging.mask_threshold
+        return [find_in_views(self.find_candidates, image, self.views, threshold) for image in images]
 
     def find_candidates(self, images: list[Tensor]) -> list[Candidates]:
         """Return what may become a segment of normalised images (3, H, W), per picture."""

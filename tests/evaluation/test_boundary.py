@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from panoptic_segformer.evaluation.boundary import boundary_ious, interior
+from panoptic_segformer.evaluation.counting import Evaluation
+from panoptic_segformer.evaluation.quality import Overlap, class_indices
 
 
 @st.composite
@@ -77,3 +80,59 @@ def test_equal_maps_have_iou_one_and_thin_segments_are_all_boundary() -> None:
     thin[10:90, 40:44], moved[10:90, 42:46] = 9, 8
     # No void of the truth counts: what lies outside is ignored.
     assert boundary_ious(thin, moved, [9], [8]).tolist() == [[0.5]]
+
+
+CATEGORIES = [{"id": 3, "name": "cat", "isthing": 1}, {"id": 8, "name": "grass", "isthing": 0}]
+
+
+def expected_counts(true, true_records, predicted, predicted_records) -> Counter:
+    """Boundary PQ by its definition, pair by pair: counts by class of the sum of IoU, found, false and missed ones."""
+    counts, matched, void = Counter(), set(), true == 0
+    distance = max(1, round(0.02 * math.hypot(*true.shape)))
+    for one in (record for record in true_records if not record["iscrowd"]):
+        for other in (record for record in predicted_records if record["category_id"] == one["category_id"]):
+            values = []
+            masks = true == one["id"], predicted == other["id"]
+            for own, its in (masks, [mask & ~eroded(mask, distance) for mask in masks]):
+                values.append((own & its).sum() / max(((own | its) & ~(its & void & ~own)).sum(), 1))
+            if min(values) > 0.5:
+                matched |= {(True, one["id"]), (False, other["id"])}
+                counts[one["category_id"], "iou"] += min(values)
+                counts[one["category_id"], "found"] += 1
+        counts[one["category_id"], "missed"] += (True, one["id"]) not in matched
+    crowds = {record["category_id"]: true == record["id"] for record in true_records if record["iscrowd"]}
+    for record in predicted_records:
+        mask, class_ = predicted == record["id"], record["category_id"]
+        is_ignored = (mask & (void | crowds.get(class_, void))).sum() > 0.5 * mask.sum()
+        counts[class_, "false"] += not is_ignored and (False, record["id"]) not in matched
+    return counts
+
+
+def test_counts_with_void_and_crowds_are_those_of_the_definition() -> None:
+    total = Counter()
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        true, predicted = blobs(seed), np.roll(blobs(seed), random.integers(-2, 3, 2), axis=(0, 1))
+        true_records = [
+            {"id": id_, "category_id": int(random.choice([3, 8])), "iscrowd": int(random.random() < 0.25)}
+            for id_ in np.unique(true[true > 0]).tolist()
+        ]
+        predicted_records = [
+            {"id": id_, "category_id": int(random.choice([3, 8]))}
+            for id_ in np.unique(predicted[predicted > 0]).tolist()
+        ]
+        known = {record["id"]: record["category_id"] for record in true_records}
+        for record in predicted_records[:-1]:
+            record["category_id"] = known.get(record["id"], 3)
+        evaluation = Evaluation.of_nothing(CATEGORIES)
+        ids = ([record["id"] for record in records] for records in (true_records, predicted_records))
+        evaluation.add(
+            Overlap.of(true, true_records, predicted, predicted_records, class_indices(CATEGORIES)),
+            boundary_ious(true, predicted, *ids),
+        )
+        expected = expected_counts(true, true_records, predicted, predicted_records)
+        for category, row in zip(CATEGORIES, evaluation.boundary_counts.sum(axis=0), strict=True):
+            names = ("iou", "found", "false", "missed")
+            np.testing.assert_allclose(row, [expected[category["id"], name] for name in names], atol=1e-9)
+        total += expected
+    assert all(total[class_, name] > 5 for class_ in (3, 8) for name in ("found", "false", "missed"))

@@ -188,8 +188,21 @@ def test_a_class_of_another_dataset_is_named(evaluator, predictions) -> None:
 def test_a_map_that_its_records_do_not_describe_is_an_error(evaluator, predictions) -> None:
     picture, output = predictions[0]
     output["panoptic_seg"][0][:] = 77
-    with pytest.raises(ValueError, match="pixels of the ids 77, which its records do not list"):
+    with pytest.raises(ValueError, match="picture id 1: a map has pixels of the ids 77, which its records do not list"):
         evaluator.process([picture], [output])
+
+
+def test_a_map_of_another_size_names_its_picture(evaluator, predictions) -> None:
+    picture, output = predictions[2]
+    ids, segments = output["panoptic_seg"]
+    with pytest.raises(ValueError, match=r"picture id 3: .* sizes \(96, 128\) and \(95, 128\)"):
+        evaluator.process([picture], [{"panoptic_seg": (ids[:-1], segments)}])
+
+
+def test_a_map_without_records_is_an_error(evaluator, predictions) -> None:
+    picture, output = predictions[0]
+    with pytest.raises(ValueError, match="picture id 1: panoptic_seg has a map without records"):
+        evaluator.process([picture], [{"panoptic_seg": (output["panoptic_seg"][0], None)}])
 
 
 def test_a_dataset_of_things_alone_has_no_stuff_quality(

@@ -232,6 +232,16 @@ def test_missing_files_are_named(files: Files, tmp_path: Path, capsys, option: s
     assert re.search(message, capsys.readouterr().err)
 
 
+def test_a_truth_with_an_unknown_class_names_the_picture(files: Files, tmp_path: Path, capsys) -> None:
+    content = json.loads(files.truth.read_text())
+    segment = content["annotations"][3]["segments_info"][1]
+    segment["category_id"] = 1
+    (tmp_path / "odd.json").write_text(json.dumps(content))
+    assert main([*files.arguments(), "--truth", str(tmp_path / "odd.json")]) == 2
+    message = f"segment {segment['id']} of picture 4 the category_id 1, which its 'categories' lack"
+    assert message in capsys.readouterr().err
+
+
 def test_a_truth_without_pictures_is_an_error(files: Files, tmp_path: Path, capsys) -> None:
     content = json.loads(files.truth.read_text())
     (tmp_path / "empty.json").write_text(json.dumps({**content, "annotations": []}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -137,6 +138,19 @@ def test_join_of_views_with_nothing_in_them():
     assert join_views([nothing, of_rows((0, 4, 0.8, 0, True))], THRESHOLD).class_probs.tolist() == pytest.approx([0.4])
 
 
+def test_join_under_autocast_is_that_without():
+    """Large masks have more pixels than half precision can count."""
+    random = torch.Generator().manual_seed(0)
+    masks = torch.rand(2, 3, 300, 334, generator=random).pow(0.1)  # most pixels are inside
+    views = [dataclasses.replace(random_things(random, 3), masks=own) for own in masks]
+    expected = join_views(views, THRESHOLD)
+    assert expected.masks.gt(THRESHOLD).sum(dim=(1, 2)).min() > torch.finfo(torch.float16).max
+    with torch.autocast("cpu", torch.float16):
+        found = join_views(views, THRESHOLD)
+    torch.testing.assert_close(found.class_probs, expected.class_probs)
+    torch.testing.assert_close(found.masks, expected.masks)
+
+
 def seen_in(image: torch.Tensor) -> Candidates:
     """What an ideal finder sees: the first channel is a thing's mask, the second one stuff's."""
     masks = image[:2]
@@ -178,6 +192,13 @@ def test_views_of_a_config(tiny_config):
     assert Views.from_config(tiny_config()) is None
     cfg = tiny_config("TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(96, 128)", "TEST.AUG.FLIP", "False")
     assert Views.from_config(cfg) == Views((96, 128), 4000, False)
+
+
+@pytest.mark.parametrize("name", ["coco/panoptic_segformer_r50_1x.yaml", "synthetic/panoptic_segformer_lite0.yaml"])
+def test_views_that_are_only_switched_on_are_two(config_dir, name):
+    views = Views.from_config(load_config(config_dir / name, ["TEST.AUG.ENABLED", "True"]))
+    assert views.sizes((800, 1201)) == [(800, 1201)]
+    assert views.flip
 
 
 @pytest.mark.parametrize("sizes", ["(96, 0)", "(96.5,)", "('big',)"])

@@ -23,6 +23,7 @@ FORMS = {
     "joint": ["MODEL.PANOPTIC_SEGFORMER.QUERIES", "joint"],
     "centers": ["MODEL.PANOPTIC_SEGFORMER.LOCATION_DECODER.LOCATION", "center"],
     "no locations": ["MODEL.PANOPTIC_SEGFORMER.LOCATION_DECODER.NUM_LAYERS", "0"],
+    "views": ["TEST.AUG.ENABLED", "True"],
 }
 
 

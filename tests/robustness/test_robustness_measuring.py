@@ -138,6 +138,21 @@ def test_other_weights_config_or_pictures_are_measured_anew(measure, weights, tm
     assert len(list((tmp_path / CACHE).rglob("*.json"))) == 4
 
 
+@pytest.mark.parametrize("changed", ["images", "panoptic_png"])
+def test_pictures_and_truth_count_by_their_content(measure, scenes_root, tmp_path, changed):
+    folder = tmp_path / "scenes"
+    shutil.copytree(scenes_root / "synthetic_scenes/val", folder)
+    paths = {"IMAGES": folder / "images", "PANOPTIC_PNG": folder / "panoptic_png"}
+    words = [word for key, path in paths.items() for word in (f"DATASETS.REGISTER.synthetic_val.{key}", str(path))]
+    before = measure(*words).identity
+    assert measure(*words).identity == before
+    file = sorted((folder / changed).iterdir())[1]
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1  # The size stays.
+    file.write_bytes(content)
+    assert measure(*words).identity != before
+
+
 def test_results_are_written(measure, tmp_path):
     measurement = measure()
     robustness = measure_robustness(measurement, [FOG, SNOW], tmp_path)

@@ -16,6 +16,7 @@ import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from tabulate import tabulate
+from torch import Tensor
 
 from .quality import (
     GROUPS,
@@ -64,17 +65,27 @@ class PanopticQualityEvaluator(DatasetEvaluator):
                     f"the model returns {sorted(output)} but no panoptic_seg, which panoptic quality is counted from: "
                     "switch its panoptic results on"
                 )
-            ids, segments = output["panoptic_seg"]
             image_id = picture["image_id"]
-            overlap = Overlap.of(
-                self._truth.segment_ids(image_id),
-                self._truth.annotations[image_id]["segments_info"],
-                ids.cpu().numpy(),
-                [{"id": segment["id"], "category_id": self._truth.category_id(segment)} for segment in segments],
-                self._classes,
-            )
+            true_ids = self._truth.segment_ids(image_id)
+            try:
+                overlap = self._overlap(image_id, true_ids, *output["panoptic_seg"])
+            except ValueError as error:
+                raise ValueError(f"prediction for picture id {image_id}: {error}") from error
             self._counts += count_matches(overlap, overlap.ious(), len(self._classes))
             self._image_ids.append(image_id)
+
+    def _overlap(
+        self, image_id: int | str, true_ids: np.ndarray, ids: Tensor, segments: list[dict[str, Any]] | None
+    ) -> Overlap:
+        if segments is None:  # Detectron2's Panoptic-DeepLab has the classes in the ids.
+            raise ValueError("panoptic_seg has a map without records of its segments: give both")
+        return Overlap.of(
+            true_ids,
+            self._truth.annotations[image_id]["segments_info"],
+            ids.cpu().numpy(),
+            [{"id": segment["id"], "category_id": self._truth.category_id(segment)} for segment in segments],
+            self._classes,
+        )
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Return the qualities on the main process and None elsewhere; all processes must call it.

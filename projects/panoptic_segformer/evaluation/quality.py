@@ -1,7 +1,8 @@
 """Panoptic quality counted picture by picture from two maps of segment ids: no files, and counts that add up.
 
-The rules are panopticapi's, to the last one: void and crowds are neither right nor wrong, areas are counted in the
-maps. Reference: Kirillov et al., "Panoptic Segmentation", CVPR 2019, section 4.
+The rules are panopticapi's: void and crowds are neither right nor wrong. All areas are counted in the maps, where
+panopticapi believes the json of the truth; if that is correct, the counts are equal.
+Reference: Kirillov et al., "Panoptic Segmentation", CVPR 2019, section 4.
 Shape legend: H, W size of a picture; T true and P predicted segments of it; K classes; 3 sizes of segments.
 """
 

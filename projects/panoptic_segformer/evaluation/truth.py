@@ -62,16 +62,23 @@ class PanopticTruth:
     def of_files(cls, json_path: str | Path, png_root: str | Path) -> PanopticTruth:
         """Return the truth of a json and a folder of png, for predictions under the json's own ids.
 
-        Raises: as `read_panoptic_json`, and ValueError: if an annotated picture is not among the json's pictures.
+        Raises: as `read_panoptic_json`, and ValueError: if an annotated picture is not among the json's pictures, or a
+            segment's category not among its categories.
         """
         content = read_panoptic_json(json_path)
         annotations = {annotation["image_id"]: annotation for annotation in content["annotations"]}
         images = {image["id"]: image for image in content["images"] if image["id"] in annotations}
         if lost := [id_ for id_ in annotations if id_ not in images]:
             raise ValueError(f"{json_path} annotates picture id {lost[0]}, which is not among its 'images': add it")
-        for annotation in annotations.values():
+        known = {category["id"] for category in content["categories"]}
+        for image_id, annotation in annotations.items():
             for segment in annotation["segments_info"]:
                 segment.setdefault("iscrowd", 0)
+                if segment["category_id"] not in known:
+                    raise ValueError(
+                        f"{json_path} gives segment {segment['id']} of picture {image_id} the category_id "
+                        f"{segment['category_id']}, which its 'categories' lack: add it, or correct the segment"
+                    )
         ids_by_kind = {kind: {} for kind in (True, False)}
         for category in content["categories"]:
             ids_by_kind[bool(category["isthing"])][category["id"]] = category["id"]

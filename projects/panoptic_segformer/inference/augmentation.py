@@ -152,7 +152,8 @@ def _joined(views: Sequence[Candidates], mask_threshold: float, is_thing: bool) 
 def _overlaps(pixels: Tensor) -> Tensor:
     """Return intersection over union (A, A) of all pairs of masks (A, h, w) bool; 0 where both are empty."""
     flat = pixels.flatten(1).float()
-    intersections, areas = flat @ flat.T, flat.sum(dim=1)
+    with torch.autocast(flat.device.type, enabled=False):  # Half precision can't count the pixels of a mask.
+        intersections, areas = flat @ flat.T, flat.sum(dim=1)
     return intersections / (areas[:, None] + areas - intersections).clamp(min=1)
 
 

@@ -53,10 +53,7 @@ def predict_with_queries(model: PanopticSegFormer, batched_inputs: Sequence[Mapp
         model: in evaluation.
         batched_inputs: as the model takes them, with `height` and `width`.
     """
-    levels = model.extract_levels(model.preprocess(batched_inputs))
-    memory = model.encoder(levels)
-    location = None if model.location_decoder is None else model.location_decoder(memory, levels)
-    collected = model.collect_candidates(memory, levels, location)
+    collected = model.all_candidates(model.preprocess(batched_inputs))
     return [
         _with_queries(model, candidates, (example["height"], example["width"]))
         for candidates, example in zip(collected, batched_inputs, strict=True)

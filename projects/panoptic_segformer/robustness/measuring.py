@@ -57,7 +57,7 @@ class Robustness:
     Attributes:
         clean: PQ, SQ, RQ (also with _th, _st) and PQ-<class> in percent, on the pictures as they are.
         corrupted: the same on corrupted pictures, by corruption.
-        facts: text by name: config, weights, dataset, number of pictures, device and versions.
+        facts: text by name: architecture, weights, dataset, number of pictures, device and versions.
     """
 
     clean: Qualities
@@ -115,9 +115,13 @@ class Measurement:
         identity.OUTPUT_DIR = identity.MODEL.WEIGHTS = ""  # Of the weights their content counts.
         package = find_architecture(self.cfg.MODEL.META_ARCHITECTURE).package.partition(".")[0]
         code = code_digest(PROJECTS / name for name in sorted({__package__.partition(".")[0], package}))
-        pictures = [(record["file_name"], Path(record["file_name"]).stat().st_size) for record in self.records]
+        annotations, png_root = self.truth.annotations.values(), self.truth.png_root
+        files = [record["file_name"] for record in self.records]
+        files += [png_root / annotation["file_name"] for annotation in annotations]
+        # Whoever reads the files says what is wrong with a missing one.
+        contents = [file_digest(file) if Path(file).is_file() else None for file in files]
         versions = (torch.__version__, detectron2.__version__, version(LIBRARY))
-        return digest_of(identity.dump(), self.weights_digest, self.truth.fingerprint(), pictures, code, versions)
+        return digest_of(identity.dump(), self.weights_digest, self.truth.fingerprint(), contents, code, versions)
 
     @cached_property
     def weights_digest(self) -> str:
@@ -146,7 +150,7 @@ def measure_robustness(measurement: Measurement, corruptions: Sequence[Corruptio
         measurement: model and pictures.
         corruptions: kinds and severities.
         output: folder; its folder `cache` keeps each result, which is taken from there in the next run unless anything
-            that it depends on has changed: weights, config, pictures, code.
+            that it depends on has changed: weights, config, pictures, truth, code.
     Raises: as the mapper and the evaluator.
     """
     cache = PredictionCache(output / CACHE)
