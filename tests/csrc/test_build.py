@@ -31,8 +31,8 @@ def run(command: list, **options) -> subprocess.CompletedProcess:
 def project(tmp_path) -> Path:
     """Copy what setup.py needs, beside an empty package."""
     shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
-    (tmp_path / "requirements").mkdir()
-    for name in ("setup.py", "pyproject.toml", "requirements/runtime.txt"):
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+    for name in ("setup.py", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
     package = tmp_path / "projects/panoptic_segformer"
     package.mkdir(parents=True)

@@ -101,11 +101,6 @@ def test_other_architecture_names_the_one_that_can(no_tracing, config_dir, tmp_p
     assert "'PSFMaskFormer', which can't be exported: PanopticSegFormer can" in capsys.readouterr().err
 
 
-def test_several_views_are_refused(no_tracing, tiny_config, tmp_path):
-    with pytest.raises(ValueError, match=r"TEST\.AUG\.ENABLED is True, but a file sees a picture once"):
-        export(tiny_config("TEST.AUG.ENABLED", "True"), tmp_path / "w.pth", tmp_path / "model.pt2")
-
-
 @pytest.mark.parametrize("module", FORMATS["onnx"].modules)
 def test_missing_library_names_its_extra(no_tracing, monkeypatch, small_config, small_weights, tmp_path, module):
     for name in FORMATS["onnx"].modules:

@@ -54,8 +54,8 @@ def export_model(cfg: CfgNode, weights: str, output: Path, options: ExportOption
         options: see there.
 
     Raises: FileNotFoundError: if there are no weights. ImportError: if a library of the format can't be
-        imported. ValueError: if an argument does not fit, the model is of another architecture or has several
-        views of a picture, or the file is farther from the model than the tolerance; nothing is written then.
+        imported. ValueError: if an argument does not fit, the model is of another architecture, or the file is
+        farther from the model than the tolerance; nothing is written then.
     """
     form = _form(options, output)
     # One file is one view of a picture; the model that it is compared with has to see the same.
@@ -66,8 +66,6 @@ def export_model(cfg: CfgNode, weights: str, output: Path, options: ExportOption
             f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, which can't be exported: {ARCHITECTURE} can, "
             "in all its forms; give one of its configs"
         )
-    if cfg.TEST.AUG.ENABLED:
-        raise ValueError("TEST.AUG.ENABLED is True, but a file sees a picture once: set it to False")
     sizes = options.sizes or check_sizes(cfg)
     for module in form.modules:
         import_optional(module, EXTRA)
