@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import socket
 
 import numpy as np
@@ -17,6 +18,16 @@ from panoptic_segformer.web_page.building import build_page, read_upload
 from panoptic_segformer.web_page.serving import HOST, check_port, write_examples
 
 COMMAND = ("page", "--config-file", "no.yaml", "--weights", "no.pth")
+
+
+@pytest.fixture(autouse=True)
+def untouched_process(monkeypatch):
+    """What the command sets for the rest of its process is set back."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

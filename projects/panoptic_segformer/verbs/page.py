@@ -26,17 +26,13 @@ def run(arguments: argparse.Namespace) -> int:
     from detectron2.utils.logger import setup_logger
 
     from .. import PanopticPredictor
-    from ..optional import import_optional
-    from ..web_page.serving import check_port, serve_page
+    from ..web_page.serving import serve_page
 
-    import_optional("gradio", "page")
-    check_port(arguments.port)  # The model takes longer to load than this to find out.
     setup_logger(name="panoptic_segformer")
-    predictor = PanopticPredictor(
-        arguments.config_file, arguments.weights, device=arguments.device, opts=arguments.opts
-    )
     serve_page(
-        predictor,
+        lambda: PanopticPredictor(
+            arguments.config_file, arguments.weights, device=arguments.device, opts=arguments.opts
+        ),
         title=Path(arguments.config_file).stem,
         port=arguments.port,
         announce=lambda address: print(f"page: {address} (Ctrl-C stops it)", flush=True),

@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..data.synthetic import compose_scene
 from ..inference.result import PanopticResult
+from ..optional import import_optional
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -45,7 +46,7 @@ def check_port(port: int) -> None:
 
 
 def serve_page(
-    predictor: Callable[[np.ndarray], PanopticResult],
+    load: Callable[[], Callable[[np.ndarray], PanopticResult]],
     *,
     title: str,
     port: int,
@@ -55,7 +56,7 @@ def serve_page(
     """Serve the page of a predictor until Ctrl-C or SIGTERM.
 
     Args:
-        predictor: as `build_page` takes it.
+        load: gives the predictor that `build_page` takes; it is called when nothing else is in the way.
         title: heading of the page.
         port: where it listens.
         announce: is called with the page's address once it answers.
@@ -67,10 +68,12 @@ def serve_page(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="panseg-page-", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # Of everything that is uploaded or shown.
+        # Of everything that is uploaded or shown; before the import, which looks for it too.
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        import_optional("gradio", "page")
         from .building import build_page
 
-        page = build_page(predictor, title=title, examples=write_examples(Path(folder) / "examples"))
+        page = build_page(load(), title=title, examples=write_examples(Path(folder) / "examples"))
         try:
             address = launch_page(page, port)
             announce(address)
