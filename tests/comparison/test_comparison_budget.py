@@ -156,13 +156,16 @@ def without_models(monkeypatch):
     setups = {"narrow": dataclasses.replace(SETUP, backbone_parameters=7)}
     point = Point(3, 1.5, 2.5, {"PQ": 40.0})
 
-    def in_own_process(function, job):
-        name = job.config_file.stem
-        if name == "missing":
+    def inspect_setup(config_file):
+        if config_file.stem == "missing":
             raise FileNotFoundError("no such file\nat all")
-        if function is equal_training._inspect:
-            return setups.get(name, SETUP)
-        if name == "crashing":
+        return setups.get(config_file.stem, SETUP)
+
+    def in_own_process(function, argument):
+        if function is equal_training._inspect_all:
+            return function(argument)
+        job = argument
+        if job.config_file.stem == "crashing":
             raise RuntimeError("out of memory")
         job.output_dir.mkdir(parents=True)
         (job.output_dir / "config.yaml").write_text(SETUP.config)
@@ -170,6 +173,17 @@ def without_models(monkeypatch):
         return [point], "a processor"
 
     monkeypatch.setattr(equal_training, "_in_own_process", in_own_process)
+    monkeypatch.setattr(equal_training._Job, "config", lambda job: job.config_file)
+    monkeypatch.setattr(equal_training, "inspect_setup", inspect_setup)
+
+
+def test_models_that_end_the_process_are_refused(monkeypatch, tmp_path):
+    def end(function, jobs):
+        raise RuntimeError("its process ended without a result, perhaps for want of memory")
+
+    monkeypatch.setattr(equal_training, "_in_own_process", end)
+    with pytest.raises(ValueError, match="the models can't be built: its process ended without a result"):
+        train_equally({"first": Path("first.yaml")}, Budget(), tmp_path)
 
 
 def test_what_can_not_be_equal_is_refused_before_anything_is_trained(without_models, tmp_path):

@@ -42,6 +42,7 @@ CONFIG, METRICS, WEIGHTS, RECORD = "config.yaml", "metrics.json", "model_final.p
 # What the evaluator's figures are called in Detectron2's event storage.
 TASK = "panoptic_seg/"
 
+Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 
@@ -150,13 +151,12 @@ def _equal_setups(jobs: Mapping[str, _Job]) -> dict[str, Setup]:
 
     Raises: ValueError: if some can't be built or are not on the first one's terms.
     """
-    setups: dict[str, Setup] = {}
-    misfits = []
-    for name, job in jobs.items():
-        try:
-            setups[name] = _in_own_process(_inspect, job)
-        except Exception as error:
-            misfits.append(f"{name}: {_one_line(error)}")
+    try:
+        inspected = _in_own_process(_inspect_all, jobs)
+    except RuntimeError as error:
+        raise ValueError(f"the models can't be built: {error}") from error
+    setups = {name: setup for name, setup in inspected.items() if isinstance(setup, Setup)}
+    misfits = [f"{name}: {error}" for name, error in inspected.items() if name not in setups]
     first = setups.get(next(iter(jobs)))
     if first is not None:
         for name, setup in setups.items():
@@ -166,8 +166,16 @@ def _equal_setups(jobs: Mapping[str, _Job]) -> dict[str, Setup]:
     return setups
 
 
-def _inspect(job: _Job) -> Setup:
-    return inspect_setup(job.config())
+def _inspect_all(jobs: Mapping[str, _Job]) -> dict[str, Setup | str]:
+    """Return the setup of each model, or the error in its place; for a process of its own."""
+    return {name: _inspect(job) for name, job in jobs.items()}
+
+
+def _inspect(job: _Job) -> Setup | str:
+    try:
+        return inspect_setup(job.config())
+    except Exception as error:
+        return _one_line(error)
 
 
 def _complete_training(name: str, job: _Job, setup: Setup) -> Training | None:
@@ -254,21 +262,21 @@ class _CurveKeeper(HookBase):
             self.trainer.curve.append(Point(iterations, self.trainer.seconds, self.trainer.cpu_seconds, qualities))
 
 
-def _in_own_process(function: Callable[[_Job], Result], job: _Job) -> Result:
+def _in_own_process(function: Callable[[Argument], Result], argument: Argument) -> Result:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
         try:
-            return processes.submit(_call_as_main, function, job).result()
+            return processes.submit(_call_as_main, function, argument).result()
         except BrokenProcessPool as error:
             raise RuntimeError("its process ended without a result, perhaps for want of memory") from error
 
 
-def _call_as_main(function: Callable[[_Job], Result], job: _Job) -> Result:
+def _call_as_main(function: Callable[[Argument], Result], argument: Argument) -> Result:
     """Call with the system's way of starting processes.
 
     A spawned process would spawn its own too: panopticapi's would import everything anew at each evaluation.
     """
     multiprocessing.set_start_method(None, force=True)
-    return function(job)
+    return function(argument)
 
 
 def _one_line(error: Exception) -> str:
