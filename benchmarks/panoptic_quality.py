@@ -169,7 +169,7 @@ def _file_contenders(truth: PanopticTruth, path: Path, png_root: Path) -> dict[s
     try:
         from hotcoco.panoptic import PanopticEval
     except ImportError:
-        print("- hotcoco: not installed (extra `evaluation`)")
+        print("- hotcoco: not installed (pip install hotcoco)")
         return contenders
 
     def hotcoco() -> float:

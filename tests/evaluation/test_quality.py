@@ -134,7 +134,7 @@ def segments_of(truth: PanopticTruth, image_id: int) -> list[dict]:
 
 
 def test_qualities_equal_hotcoco(shared_dir: Path, tmp_path: Path) -> None:
-    panoptic = pytest.importorskip("hotcoco.panoptic", reason="the second oracle, extra `evaluation`")
+    panoptic = pytest.importorskip("hotcoco.panoptic", reason="the second oracle")
     folder = shared_dir / "data" / "coco_tiny_free"
     truth = PanopticTruth.of_files(folder / "panoptic.json", folder / "panoptic_png")
     classes, rng, total, annotations = class_indices(truth.categories), np.random.default_rng(1), 0, []
