@@ -113,7 +113,7 @@ def _print_qualities(contenders: dict[str, Run], model: PanopticSegFormer, cfg: 
     name = cfg.DATASETS.TEST[0]
     rows = []
     for contender, run in contenders.items():
-        evaluator = PanopticQualityEvaluator(name, PanopticTruth.of_dataset(name))
+        evaluator = PanopticQualityEvaluator(PanopticTruth.of_dataset(name))
         evaluator.reset()
         for record in DatasetCatalog.get(name):
             evaluator.process([record], [_predict(run, model, record, cfg)])
