@@ -195,7 +195,7 @@ def test_folder_of_something_else_is_never_replaced(tmp_path, dataset):
     (tmp_path / "own").mkdir()
     (tmp_path / "own/000001.png").write_bytes(b"work of weeks")
     for saving in (save_panoptic(tmp_path / "own", [dataset], CATEGORIES), save_masks(tmp_path / "own")):
-        with pytest.raises(ValueError, match=r"holds what was not saved there before, such as 000001\.png"), saving:
+        with pytest.raises(ValueError, match=r"000001\.png is no prediction and would be lost"), saving:
             pass
     assert (tmp_path / "own/000001.png").read_bytes() == b"work of weeks"
 

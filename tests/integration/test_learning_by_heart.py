@@ -43,5 +43,5 @@ def test_four_scenes_are_learned_by_heart(model, scene_config):
     trainer.resume_or_load(resume=False)
     results = trainer.train()
     losses = [loss for loss, _ in trainer.storage.history("total_loss").values()]
-    assert np.mean(losses[-10:]) < 0.3 * np.mean(losses[:3])
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:3])
     assert results["panoptic_seg"]["PQ"] > LEAST_QUALITY
