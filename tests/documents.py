@@ -33,10 +33,10 @@ def broken_links(document: Path) -> list[str]:
     return [target for target in targets if not (document.parent / target).exists()]
 
 
-def run_in_checkout(words: Sequence[str], checkout: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in the folder that looks like the checkout, and check that it succeeds."""
+def checkout_environment(checkout: Path) -> dict[str, str]:
+    """Return the environment of commands that run in the folder that looks like the checkout."""
     scripts = Path(sys.executable).parent
-    environment = {
+    return {
         **os.environ,
         "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
         "DETECTRON2_DATASETS": "datasets",
@@ -44,6 +44,11 @@ def run_in_checkout(words: Sequence[str], checkout: Path) -> subprocess.Complete
         "OMP_NUM_THREADS": "1",
         "PYTHONWARNINGS": "ignore",
     }
+
+
+def run_in_checkout(words: Sequence[str], checkout: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in the folder that looks like the checkout, and check that it succeeds."""
+    environment = checkout_environment(checkout)
     done = subprocess.run(words, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done

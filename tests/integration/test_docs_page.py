@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import socket
@@ -10,11 +9,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
 
-from documents import ROOT, blocks, commands, run_in_checkout
+from documents import ROOT, blocks, checkout_environment, commands, run_in_checkout
 
 pytest.importorskip("gradio", reason="the page needs gradio, of the extra `page`")
 
@@ -44,15 +42,7 @@ def test_document_names_the_command():
 def test_page_starts_answers_and_stops(stop, checkout, demo_weights, tmp_path):
     (command,) = (command for command in commands(DOCUMENT) if command.startswith("panseg page"))
     port = free_port()
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "DETECTRON2_DATASETS": "datasets",
-        "FVCORE_CACHE": str(checkout / "cache"),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONWARNINGS": "ignore",
-        "TMPDIR": str(tmp_path),
-    }
+    environment = {**checkout_environment(checkout), "TMPDIR": str(tmp_path)}
     with (tmp_path / "said.txt").open("w+") as said:
         server = subprocess.Popen(
             [*shlex.split(command), "--port", str(port)], cwd=checkout, env=environment, stdout=said, stderr=said

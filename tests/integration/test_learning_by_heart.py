@@ -20,9 +20,9 @@ RECIPES = {
     # Small pictures, since it needs many iterations.
     "detr_panoptic": (300, {"SOLVER.BASE_LR": "0.0005", "INPUT.MIN_SIZE_TRAIN": "(96,)", "INPUT.MIN_SIZE_TEST": "96"}),
     "panoptic_fpn": (40, {}),
-    "panoptic_deeplab": (60, {}),
+    "panoptic_deeplab": (80, {}),
 }
-# Measured: 94 MaskFormer, 93 Panoptic FPN, 85 Panoptic SegFormer, 84 Panoptic-DeepLab, 79 Panoptic FCN, 73 DETR.
+# Measured: 94 MaskFormer, 93 Panoptic FPN, 85 Panoptic SegFormer, 87 Panoptic-DeepLab, 79 Panoptic FCN, 73 DETR.
 LEAST_QUALITY = 60
 
 
@@ -43,5 +43,5 @@ def test_four_scenes_are_learned_by_heart(model, scene_config):
     trainer.resume_or_load(resume=False)
     results = trainer.train()
     losses = [loss for loss, _ in trainer.storage.history("total_loss").values()]
-    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:3])
+    assert np.mean(losses[-10:]) < 0.4 * np.mean(losses[:3])
     assert results["panoptic_seg"]["PQ"] > LEAST_QUALITY
