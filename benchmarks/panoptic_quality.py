@@ -5,7 +5,8 @@
 Predictions are the truth, moved by some pixels, with segments relabelled, joined and lost; without --truth, that of 200
 synthetic scenes of 480x640. Contenders take turns after one warm-up; the table has medians of wall seconds, and of the
 processor's seconds in all threads and processes, which say more where others use the machine too. Detectron2 and
-panopticapi count in as many processes as there are cores, ours in one unless it says otherwise.
+panopticapi count in as many processes as there are cores; ours counts in one, which reads the next png in two threads,
+or in as many as it says.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import logging
 import os
@@ -191,18 +193,18 @@ def _print_times(title: str, contenders: dict[str, Contender], runs: int) -> Non
         name: [statistics.median(column) for column in zip(*pairs, strict=True)] for name, pairs in times.items()
     }
     first = next(iter(medians.values()))
-    rows = [
-        [
-            name,
-            *(text for ours, other in zip(own, first, strict=True) for text in (f"{ours:.3f}", f"{other / ours:.1f}")),
-        ]
-        for name, own in medians.items()
-    ]
-    for row in rows:
-        row.append(f"{qualities[row[0]]:.9f}")
+    rows = []
+    for name, own in medians.items():
+        columns = (_time_and_ratio(ours, other) for ours, other in zip(own, first, strict=True))
+        rows.append([name, *itertools.chain.from_iterable(columns), f"{qualities[name]:.9f}"])
     head = ["", "wall s", "times faster", "processor s", "times less", "PQ"]
     print(f"\n### {title}\n")
     print(tabulate(rows, head, tablefmt="pipe", disable_numparse=True), flush=True)
+
+
+def _time_and_ratio(ours: float, other: float) -> tuple[str, str]:
+    """Return both as text; processor time comes in steps of hundredths, and can be none for a few pictures."""
+    return f"{ours:.3f}", f"{other / ours:.1f}" if ours else "-"
 
 
 def _seconds(call: Contender) -> tuple[float, float]:

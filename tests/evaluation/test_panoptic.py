@@ -178,6 +178,12 @@ def test_the_truth_of_a_picture_is_read_once_for_all_evaluators(cfg, predictions
     assert len(read) == len(set(read)) == 6
 
 
+def test_a_picture_that_the_truth_does_not_annotate_is_named(evaluator, predictions) -> None:
+    picture, output = predictions[0]
+    with pytest.raises(ValueError, match=r"no annotation for picture id 'strange'.*evaluate on the pictures"):
+        evaluator.process([{**picture, "image_id": "strange"}], [output])
+
+
 def test_a_class_of_another_dataset_is_named(evaluator, predictions) -> None:
     picture, output = predictions[0]
     output["panoptic_seg"][1][0]["category_id"] = 99

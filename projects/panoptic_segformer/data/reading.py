@@ -149,7 +149,8 @@ def read_segment_ids(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     with _explained(path), Image.open(path) as stored:
         image = detection_utils._apply_exif_orientation(stored)
         # Pillow keeps red, green and blue in the first three of four bytes, as the id's number has them.
-        words = np.frombuffer(image.convert("RGB").tobytes("raw", "RGBX"), dtype="<i4")
+        colors = image if image.mode == "RGB" else image.convert("RGB")  # convert() copies even then
+        words = np.frombuffer(colors.tobytes("raw", "RGBX"), dtype="<i4")
         height, width = image.height, image.width
     ids = (words & _THREE_BYTES).reshape(height, width)
     _check_size(path, ids.shape, size)

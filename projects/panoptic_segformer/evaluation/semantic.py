@@ -54,10 +54,11 @@ class SemanticEvaluator(DatasetEvaluator):
         for picture, output in zip(inputs, outputs, strict=True):
             ids, segments = output["panoptic_seg"]
             image_id = picture["image_id"]
+            true_ids = self._truth.segment_ids(image_id)
             known = self._truth.annotations[image_id]["segments_info"]
             shared = joint_histogram(
                 ids.cpu().numpy(),
-                self._truth.segment_ids(image_id),
+                true_ids,
                 [segment["id"] for segment in segments],
                 [segment["id"] for segment in known],
             )

@@ -15,6 +15,7 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 
 from ..data.reading import check_segments, read_panoptic_json, read_segment_ids
+from .read_ahead import ReadAhead
 
 __all__ = ["PanopticTruth"]
 
@@ -37,8 +38,11 @@ class PanopticTruth:
     annotations: dict[Any, dict[str, Any]]
     thing_ids: dict[int, int]
     stuff_ids: dict[int, int]
-    # Several evaluators look at one picture after the other: of the last one, its id and its map.
-    _last: dict[int | str, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
+    # Several evaluators look at one picture after the other, and decoding takes longer than counting.
+    _maps: ReadAhead[int | str, np.ndarray] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_maps", ReadAhead(self._read_segment_ids, self.annotations))
 
     @classmethod
     def of_dataset(cls, name: str) -> PanopticTruth:
@@ -100,17 +104,25 @@ class PanopticTruth:
     def segment_ids(self, image_id: int | str) -> np.ndarray:
         """Return the segment ids (H, W) int32 of a picture, 0 = void; read-only, as the last map is kept.
 
-        Raises: FileNotFoundError, ValueError: if the png is missing, damaged or does not fit the json.
+        Pictures are best asked for in the json's order: the next maps are read in threads.
+
+        Raises: FileNotFoundError, ValueError: if the png is missing, damaged or does not fit the json, or the picture
+            is not annotated.
         """
-        if image_id not in self._last:
-            annotation, image = self.annotations[image_id], self.images[image_id]
-            path = self.png_root / annotation["file_name"]
-            ids = read_segment_ids(path, (image["height"], image["width"]))
-            check_segments(path, ids, {segment["id"] for segment in annotation["segments_info"]})
-            ids.setflags(write=False)
-            self._last.clear()
-            self._last[image_id] = ids
-        return self._last[image_id]
+        if image_id not in self.annotations:
+            raise ValueError(
+                f"{self.json_path} has no annotation for picture id {image_id!r}: evaluate on the pictures that it "
+                "annotates"
+            )
+        return self._maps[image_id]
+
+    def _read_segment_ids(self, image_id: int | str) -> np.ndarray:
+        annotation, image = self.annotations[image_id], self.images[image_id]
+        path = self.png_root / annotation["file_name"]
+        ids = read_segment_ids(path, (image["height"], image["width"]))
+        check_segments(path, ids, {segment["id"] for segment in annotation["segments_info"]})
+        ids.setflags(write=False)
+        return ids
 
     def segment_areas(self, image_id: int | str) -> dict[int, int]:
         """Return the number of pixels of each segment id of a picture.
