@@ -13,7 +13,7 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
 from panoptic_segformer import load_config
-from panoptic_segformer.checkpoint.loading import PanopticCheckpointer
+from panoptic_segformer.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_segformer.training.trainer import PanopticTrainer
 
 

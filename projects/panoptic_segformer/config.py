@@ -178,6 +178,13 @@ def _add_data_keys(cfg: CfgNode) -> None:
     # Least and greatest height and width of the crop, pixels.
     node.CROP_MIN = 384
     node.CROP_MAX = 600
+    # What a training does with a picture that can't be read, or does not fit its truth: "stop", or "skip" (say it once
+    # and take another one).
+    cfg.DATALOADER.BROKEN_PICTURES = "stop"
+    # Seconds after which a loader process that gives no batch stops the training; 0 = never.
+    cfg.DATALOADER.TIMEOUT = 600
+    # Folder where a training keeps decoded pictures, about 6 bytes a pixel; "" = nowhere.
+    cfg.DATALOADER.CACHE_DIR = ""
 
 
 def _add_solver_keys(cfg: CfgNode) -> None:
@@ -188,6 +195,17 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     # Factor of the learning rate for parameters whose name contains one of the words below.
     cfg.SOLVER.SLOW_MULTIPLIER = 0.1
     cfg.SOLVER.SLOW_PARAMETERS = ["backbone", "sampling_offsets", "reference_points"]
+    # The pictures of a step are computed in so many parts, one after the other: less memory, the same step.
+    cfg.SOLVER.ACCUMULATE_STEPS = 1
+    # Of mixed precision (SOLVER.AMP.ENABLED): "float16" with scaled losses, or "bfloat16".
+    cfg.SOLVER.AMP.PRECISION = "float16"
+    # Weights averaged over the steps are evaluated and saved as well: share of the old average that a step keeps, such
+    # as 0.9997; 0 = no average.
+    cfg.SOLVER.EMA_DECAY = 0.0
+    # So many steps may be left out because losses or gradients are not finite; the next one stops the training.
+    cfg.SOLVER.MAX_SKIPPED_STEPS = 0
+    # Checkpoints of the last so many periods are kept; 0 = all.
+    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0
 
 
 def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:

@@ -13,6 +13,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
+from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from .building import build_parts
@@ -186,9 +187,31 @@ class PanopticSegFormer(nn.Module):
 
     def extract_targets(self, example: dict[str, object]) -> PictureTargets:
         """Return the truth of a training example, of the kinds of segments that the model learns."""
+        return PictureTargets.from_instances(*self._learned(example), self.pixel_mean, self.location, self.is_joint)
+
+    def _learned(self, example: dict[str, object]) -> tuple[Instances, Instances]:
         things = example["instances"] if self.categories.num_things else example["instances"][:0]
         stuff = example["stuff"] if self.categories.num_stuff else example["stuff"][:0]
-        return PictureTargets.from_instances(things, stuff, self.pixel_mean, self.location, self.is_joint)
+        return things, stuff
+
+    def count_targets(self, batched_inputs: list[dict[str, object]]) -> tuple[int, int]:
+        """Return how many things and stuff segments of training examples the losses are divided by.
+
+        Where one set of queries learns both, all are things here.
+        """
+        return self._count([tuple(map(len, self._learned(example))) for example in batched_inputs])
+
+    def segment_counts(self, targets: list[PictureTargets]) -> SegmentCounts:
+        """Return the normalisers of the losses for a batch of which this process has these pictures."""
+        numbers = self._count([(len(target.things.classes), len(target.stuff.classes)) for target in targets])
+        with_things, with_stuff = self.location_decoder is not None, self.stuff_mask_decoder is not None
+        return SegmentCounts.of(numbers, self.device, with_things, with_stuff)
+
+    def _count(self, lengths: list[tuple[int, int]]) -> tuple[int, int]:
+        """Return the numbers of a batch whose pictures have so many things and stuff segments; queries limit things."""
+        queries = 0 if self.location_decoder is None else self.location_decoder.num_queries
+        things = sum(min(things + stuff * self.is_joint, queries) for things, stuff in lengths)
+        return things, sum(stuff for _, stuff in lengths)
 
     def compute_losses(
         self, memory: Tensor, levels: FeatureLevels, location: LocationOutput | None, targets: list[PictureTargets]
@@ -197,8 +220,7 @@ class PanopticSegFormer(nn.Module):
 
         Masks are decoded picture by picture, each from its own tokens: padding takes no part in their attention.
         """
-        num_queries = 0 if location is None else location.queries.shape[1]
-        counts = SegmentCounts.of(targets, num_queries, self.stuff_mask_decoder is not None)
+        counts = self.segment_counts(targets)
         pictures = [self._mask_tokens(memory, levels, [picture]) for picture in range(len(targets))]
         losses: dict[str, Tensor] = {}
         if self.thing_mask_decoder is not None:
@@ -240,13 +262,13 @@ class PanopticSegFormer(nn.Module):
         ]
         class_logits, maps = zip(*decoded, strict=True)
         if self.is_joint:
-            kind, share = "joint", 1.0
+            kind = "joint"
             segments = [target.joined(self.categories.num_things) for target in targets]
         else:
-            kind, share = "thing", counts.thing_share
+            kind = "thing"
             segments = [target.things for target in targets]
         with self._without_autocast():
-            return self.criterion.classified_losses(kind, location, class_logits, maps, segments, share)
+            return self.criterion.classified_losses(kind, location, class_logits, maps, segments, counts)
 
     def _stuff_losses(
         self, pictures: list[MaskTokens], targets: list[PictureTargets], counts: SegmentCounts

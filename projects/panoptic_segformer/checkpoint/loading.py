@@ -13,12 +13,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
 from .convert import is_released
 
-__all__ = ["PanopticCheckpointer", "load_with_summary", "read_checkpoint", "read_own_checkpoint"]
+__all__ = ["load_with_summary", "read_checkpoint", "read_own_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +77,6 @@ def read_own_checkpoint(path: str | Path) -> dict[str, object]:
             "which converts it while loading"
         )
     return content
-
-
-class PanopticCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer with clear errors for unreadable files."""
-
-    def _torch_load(self, f: str) -> dict[str, object]:
-        return read_own_checkpoint(f)
 
 
 def load_with_summary(

@@ -21,7 +21,7 @@ from detectron2.modeling import Backbone, build_model
 from detectron2.utils.env import seed_all_rng
 from torch import nn
 
-from ..checkpoint.loading import PanopticCheckpointer
+from ..checkpoint.checkpointer import PanopticCheckpointer
 from ..config import load_config
 from ..data.mapper import PanopticDatasetMapper
 

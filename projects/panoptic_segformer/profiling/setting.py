@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from ..analysis import build_for_sizing
-from ..checkpoint.loading import PanopticCheckpointer
+from ..checkpoint.checkpointer import PanopticCheckpointer
 from ..data.reading import read_picture
 from ..inference.loading import check_device, check_weights
 from ..registration import load_config

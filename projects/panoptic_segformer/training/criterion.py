@@ -51,18 +51,17 @@ class SegmentCounts:
     stuff: float
 
     @classmethod
-    def of(cls, targets: Sequence[PictureTargets], num_queries: int, with_stuff: bool = True) -> SegmentCounts:
-        """Count the segments of the batch on all ranks.
+    def of(cls, numbers: Sequence[int], device: torch.device, with_things: bool, with_stuff: bool) -> SegmentCounts:
+        """Return the means over the whole batch, on all ranks.
 
         Args:
-            targets: per picture the truth.
-            num_queries: a picture has at most so many matched things; 0 if things are not learned.
-            with_stuff: whether stuff is learned.
+            numbers: of this rank's matched things and stuff segments.
+            device: of the model.
+            with_things: whether things are learned; where one set of queries learns both, all segments are things here.
+            with_stuff: whether stuff is learned by its own queries.
         """
-        things = sum(min(len(target.things.classes), num_queries) for target in targets)
-        stuff = sum(len(target.stuff.classes) for target in targets)
-        things, stuff = mean_over_ranks([things, stuff], targets[0].things.box_scale.device)
-        return cls(max(things, 1.0) if num_queries else 0.0, max(stuff, 1.0) if with_stuff else 0.0)
+        things, stuff = mean_over_ranks(numbers, device)
+        return cls(max(things, 1.0) if with_things else 0.0, max(stuff, 1.0) if with_stuff else 0.0)
 
     @property
     def thing_share(self) -> float:
@@ -180,7 +179,7 @@ class Criterion:
         class_logits: Sequence[list[Tensor]],
         maps: Sequence[list[AttentionMap]],
         targets: Sequence[SegmentTargets],
-        share: float = 1.0,
+        counts: SegmentCounts,
     ) -> dict[str, Tensor]:
         """Return all losses of queries that the mask decoder classifies, over the number of their segments.
 
@@ -190,7 +189,7 @@ class Criterion:
             class_logits: per picture the class logits (1, Q, K) of every block.
             maps: per picture the mask decoder's maps of all queries, final one last.
             targets: per picture the segments that the queries shall find.
-            share: weight of all of them, the share of these segments among all that are learned.
+            counts: the normalisers, of these segments as things.
         """
         boxes = output.boxes[-1] if output.boxes else [None] * len(targets)
         matches = [
@@ -198,8 +197,7 @@ class Criterion:
             for logits, box, own_maps, target in zip(class_logits, boxes, maps, targets, strict=True)
         ]
         matched = list(zip(targets, matches, strict=True))
-        number = sum(len(match.queries) for match in matches)
-        scale = share / max(mean_over_ranks([number], output.queries.device)[0], 1.0)
+        scale = counts.thing_share / counts.things
         losses: dict[str, Tensor] = {}
         for layer, layer_boxes in enumerate(output.boxes):
             losses |= self._distance_losses(layer, layer_boxes, matched, scale)
