@@ -14,12 +14,15 @@ from detectron2.utils import comm
 
 from panoptic_segformer import load_config
 from panoptic_segformer.checkpoint.checkpointer import PanopticCheckpointer
+from panoptic_segformer.training.output_folder import check_writable, fix_seed
 from panoptic_segformer.training.trainer import PanopticTrainer
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
-    """Return the frozen config, with logging and random seeds set up."""
+    """Return the frozen config, with output folder, logging and random seeds set up."""
     cfg = load_config(args.config_file, args.opts)
+    check_writable(cfg.OUTPUT_DIR)
+    fix_seed(cfg, args.resume)
     cfg.freeze()
     default_setup(cfg, args)
     return cfg

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from ..writing import whole_file
 from .loading import read_own_checkpoint
 
-__all__ = ["PanopticCheckpointer"]
+__all__ = ["PanopticCheckpointer", "write_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
 
     def _is_readable(self, path: Path) -> bool:
         try:
+            _check_sums(path)
             content = read_own_checkpoint(path)
         except ValueError as error:
             logger.warning("passing over a checkpoint: %s", error)
@@ -119,6 +121,22 @@ class PanopticCheckpointer(DetectionCheckpointer):
         if missing := needed - set(content):
             logger.warning("passing over checkpoint %s, which has no %s", path, ", ".join(sorted(missing)))
         return not missing
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the checksums in a checkpoint with its content, which torch does not do.
+
+    Raises: ValueError: if one differs.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # read_own_checkpoint says what it is
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+    except (OSError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"checkpoint {path} is damaged: {error}") from error
+    if damaged:
+        raise ValueError(f"checkpoint {path} is damaged: the checksum of {damaged} is wrong")
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:

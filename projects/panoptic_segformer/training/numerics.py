@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from ..writing import whole_file
 
-__all__ = ["NonFiniteError", "Step", "gradient_norms", "load_examples", "write_reproduction"]
+__all__ = ["NonFiniteError", "Step", "gradient_norms", "write_reproduction"]
 
 logger = logging.getLogger(__name__)
 
@@ -104,14 +104,6 @@ def write_reproduction(path: Path, step: Step, model: nn.Module, config: str) ->
         logger.error("wrote the step to %s; `panseg reproduce %s` computes it again", path, path)
 
 
-def load_examples(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the batch of a file that `write_reproduction` wrote, given its content."""
-    return [
-        {name: _instances(value) if isinstance(value, dict) else value for name, value in example.items()}
-        for example in content["examples"]
-    ]
-
-
 def _plain(example: Mapping[str, Any]) -> dict[str, Any]:
     """Return an example without classes of Detectron2, which torch does not load from a file."""
     plain = {}
@@ -122,9 +114,3 @@ def _plain(example: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, Tensor | str | int | float):
             plain[name] = value
     return plain
-
-
-def _instances(fields: Mapping[str, Any]) -> Instances:
-    wrappers = {"gt_boxes": Boxes, "gt_masks": BitMasks}
-    own = {key: wrappers.get(key, lambda tensor: tensor)(value) for key, value in fields.items() if key != "image_size"}
-    return Instances(tuple(fields["image_size"]), **own)

@@ -27,6 +27,7 @@ from .ema import build_ema
 from .interruption import SaveOnSignal
 from .loop import LoopOptions, TrainingLoop
 from .optimizer import build_lr_scheduler, build_optimizer
+from .output_folder import fix_seed
 
 __all__ = ["PanopticTrainer"]
 
@@ -137,13 +138,14 @@ class PanopticTrainer(DefaultTrainer):
 
 
 def _with_seed(cfg: CfgNode, seed: int | None = None) -> CfgNode:
-    """Return the config with a seed: this one, its own, or one that all processes draw together."""
-    if seed is None and cfg.SEED >= 0:
-        return cfg
-    cfg = cfg.clone()
+    """Return the config with another seed, or one that is drawn where it has none."""
     was_frozen = cfg.is_frozen()
+    cfg = cfg.clone()
     cfg.defrost()
-    cfg.SEED = comm.shared_random_seed() if seed is None else seed
+    if seed is None:
+        fix_seed(cfg, resume=False)
+    else:
+        cfg.SEED = seed
     if was_frozen:
         cfg.freeze()
     return cfg
