@@ -26,9 +26,9 @@ NODE = "MODEL.PANOPTIC_SEGFORMER"
 # A model that is small but has every part, with dropout and augmentation, so that random numbers matter.
 SETTINGS = {
     "MODEL.DEVICE": "cpu",
-    f"{NODE}.EMBED_DIM": "16",
-    f"{NODE}.NUM_HEADS": "2",
-    f"{NODE}.FEEDFORWARD_DIM": "16",
+    f"{NODE}.EMBED_DIM": "32",
+    f"{NODE}.NUM_HEADS": "4",
+    f"{NODE}.FEEDFORWARD_DIM": "32",
     f"{NODE}.ENCODER.NUM_LAYERS": "1",
     f"{NODE}.LOCATION_DECODER.NUM_LAYERS": "1",
     f"{NODE}.LOCATION_DECODER.NUM_QUERIES": "12",
