@@ -17,7 +17,7 @@ from trainings import MAX_ITER, Row, config, differences, run, train
 from panoptic_segformer.training.output_folder import check_writable
 
 # Bytes that a file may have while the disk is "full": logs fit, checkpoints don't.
-SMALL = 2_000_000
+SMALL = 1_000_000
 
 
 def fill_disk(folder: Path, expected: dict[str, object]) -> Row:

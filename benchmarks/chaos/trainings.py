@@ -26,6 +26,8 @@ NODE = "MODEL.PANOPTIC_SEGFORMER"
 # A model that is small but has every part, with dropout and augmentation, so that random numbers matter.
 SETTINGS = {
     "MODEL.DEVICE": "cpu",
+    "MODEL.TIMM.NAME": "test_efficientnet",
+    "MODEL.TIMM.WEIGHTS": "",
     f"{NODE}.EMBED_DIM": "32",
     f"{NODE}.NUM_HEADS": "4",
     f"{NODE}.FEEDFORWARD_DIM": "32",

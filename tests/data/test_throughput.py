@@ -32,7 +32,8 @@ def slow_config(tiny_config, monkeypatch):
 
 def test_slow_decoding_is_seen_in_all_figures(slow_config) -> None:
     stages = measure_stages(slow_config, 3)
-    assert 1000 * DELAY < stages["decode and check segments"] <= stages["all"]
+    assert 1000 * DELAY < stages["decode and check picture and segments"] < stages["all"]
+    assert 0 < stages["the rest: cache, augmentation, targets"] < 1000 * DELAY
     assert stages["decode picture"] < 1000 * DELAY
     alone, two = measure_rates(slow_config, [0, 2], 3)
     assert (alone.workers, two.workers) == (0, 2)
@@ -49,7 +50,7 @@ def test_verb_prints_the_figures(config_dir, scenes_root, tiny_config, tmp_path,
     words = ["--workers", "0", "--batches", "2", "--steps", "1", "--opts", *tiny_overrides(tmp_path)]
     assert main(["benchmark-data", "--config-file", config, *words]) == 0
     said = capsys.readouterr().out
-    assert "decode and check segments" in said
+    assert "decode and check picture and segments" in said
     assert "DATALOADER.NUM_WORKERS |" in said
     assert "waiting for data is" in said
 

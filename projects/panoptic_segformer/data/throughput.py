@@ -8,7 +8,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TypeVar
 
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
@@ -24,6 +25,8 @@ __all__ = ["Rate", "Waiting", "measure_rates", "measure_stages", "measure_waitin
 _AHEAD = 2
 # Steps that a training warms up with.
 _WARM_UP_STEPS = 2
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -69,16 +72,22 @@ def measure_rates(cfg: CfgNode, workers: Iterable[int], num_batches: int) -> lis
 def measure_stages(cfg: CfgNode, num_pictures: int) -> dict[str, float]:
     """Return the median milliseconds of one process for the stages of an example of DATASETS.TRAIN, and for all."""
     mapper = PanopticDatasetMapper(cfg, is_train=True)
+    decode, decodings = mapper.decode, []
+    mapper.decode = lambda entry: _timed(partial(decode, entry), decodings)
+    pictures, wholes, others = [], [], []
     entries = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)[:num_pictures]
-    picture = _median(entries, lambda entry: read_picture(entry["file_name"], mapper.image_format))
-    decoding = _median(entries, mapper.decode)
-    whole = _median(entries, mapper)
-    return {
-        "decode picture": picture,
-        "decode and check segments": decoding - picture,
-        "augment, make targets": whole - (decoding if mapper.cache is None else 0.0),
-        "all": whole,
+    for entry in [entries[0], *entries]:  # the first one warms up
+        _timed(partial(read_picture, entry["file_name"], mapper.image_format), pictures)
+        before = len(decodings)
+        _timed(partial(mapper, entry), wholes)
+        others.append(wholes[-1] - sum(decodings[before:]))  # a cache may make decoding needless
+    columns = {
+        "decode picture": pictures,
+        "decode and check picture and segments": decodings,
+        "the rest: cache, augmentation, targets": others,
+        "all": wholes,
     }
+    return {name: 1000 * statistics.median(seconds[1:] or [0.0]) for name, seconds in columns.items()}
 
 
 def measure_waiting(cfg: CfgNode, num_steps: int) -> Waiting:
@@ -102,11 +111,9 @@ def measure_waiting(cfg: CfgNode, num_steps: int) -> Waiting:
     return Waiting(statistics.median(steps), statistics.median(waits), sum(waits) / sum(steps), rate)
 
 
-def _median(entries: list[dict[str, Any]], work: Callable[[dict[str, Any]], object]) -> float:
-    """Return the median milliseconds of some work on entries, the first one for warming up."""
-    times = []
-    for entry in [entries[0], *entries]:
-        started = time.perf_counter()
-        work(entry)
-        times.append(1000 * (time.perf_counter() - started))
-    return statistics.median(times[1:])
+def _timed(work: Callable[[], Result], seconds: list[float]) -> Result:
+    """Do some work and add the seconds it took to a list."""
+    started = time.perf_counter()
+    result = work()
+    seconds.append(time.perf_counter() - started)
+    return result

@@ -225,8 +225,8 @@ class TrainingLoop(SimpleTrainer):
         path = self.options.output_dir / f"not_finite_{self.iter:07d}_rank{comm.get_rank()}.pth"
         write_reproduction(path, step, self.plain_model, self.options.config)
         return NonFiniteError(
-            f"{reason} ({step.description()}). The weights are still finite: lower SOLVER.BASE_LR or raise "
-            "SOLVER.WARMUP_ITERS, clip the gradient (SOLVER.CLIP_GRADIENTS), or train without SOLVER.AMP; "
+            f"{reason} ({step.description()}). No step was made of it: look at these pictures, lower SOLVER.BASE_LR or "
+            "raise SOLVER.WARMUP_ITERS, clip the gradient (SOLVER.CLIP_GRADIENTS), or train without SOLVER.AMP; "
             "SOLVER.MAX_SKIPPED_STEPS leaves some such steps out"
         )
 
