@@ -36,6 +36,7 @@ def add_shared_config(cfg: CfgNode) -> None:
         _add_backbone_keys(cfg)
         _add_data_keys(cfg)
         _add_solver_keys(cfg)
+        _add_run_keys(cfg)
 
 
 def add_merging_config(cfg: CfgNode) -> None:
@@ -188,6 +189,13 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     # Factor of the learning rate for parameters whose name contains one of the words below.
     cfg.SOLVER.SLOW_MULTIPLIER = 0.1
     cfg.SOLVER.SLOW_PARAMETERS = ["backbone", "sampling_offsets", "reference_points"]
+
+
+def _add_run_keys(cfg: CfgNode) -> None:
+    # True lets torch use deterministic algorithms alone: with a SEED, a training ends in the same bits again.
+    cfg.SOLVER.DETERMINISTIC = False
+    # Pictures of each dataset of DATASETS.TEST that TensorBoard gets at every evaluation, beside truth and prediction.
+    cfg.TEST.VALIDATION_PICTURES = 4
 
 
 def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
