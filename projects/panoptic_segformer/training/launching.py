@@ -61,8 +61,8 @@ def _join_torchrun(main: Callable[[argparse.Namespace], object], arguments: argp
     world_size, local_size, local_rank = (int(os.environ[name]) for name in TORCHRUN_FACTS)
     if (arguments.num_gpus, arguments.num_machines) != (1, 1):
         raise ValueError(
-            f"--num-gpus {arguments.num_gpus} --num-machines {arguments.num_machines} ask for processes, of which torchrun "
-            f"has started {world_size} already: leave them out, and give torchrun --nproc-per-node and --nnodes"
+            f"--num-gpus {arguments.num_gpus} --num-machines {arguments.num_machines} ask for processes, of which "
+            f"torchrun has started {world_size}: leave them out, and give torchrun --nproc-per-node and --nnodes"
         )
     if world_size == 1:
         main(arguments)

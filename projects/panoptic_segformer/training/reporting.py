@@ -50,7 +50,7 @@ def _kind(words: Iterable[str]) -> str | None:
 class StepReport(HookBase):
     """Puts figures of each step into the event storage; for the main process, which alone has the losses.
 
-    - loss_groups/<term>, loss_groups/things, loss_groups/stuff: sums over layers, see `group_losses`;
+    - losses/<term>, losses/things, losses/stuff: sums over layers, see `group_losses`;
     - pictures_per_second: of all processes together; data_share: part of the time that was spent waiting for data;
     - memory_mb: the most so far, in MiB: torch's on this process's GPU, or all that the process had resident;
     - learning_rates/<factor>: of the parameters whose rate is that factor times SOLVER.BASE_LR at the start.
@@ -76,7 +76,7 @@ class StepReport(HookBase):
         storage = self.trainer.storage
         new = {name: value for name, (value, iteration) in storage.latest().items() if iteration == storage.iter}
         for name, value in group_losses(new).items():
-            storage.put_scalar(f"loss_groups/{name}", value)
+            storage.put_scalar(f"losses/{name}", value)
         if "time" in new:  # Detectron2 leaves out the first iterations.
             storage.put_scalar("pictures_per_second", self._pictures / new["time"])
             storage.put_scalar("data_share", min(1.0, new.get("data_time", 0.0) / new["time"]))
@@ -87,7 +87,7 @@ class StepReport(HookBase):
 
 def _most_memory() -> int | None:
     """Return the most memory in bytes that was in use so far; None where the system does not tell."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     try:
         return most_resident_bytes()

@@ -69,7 +69,7 @@ def write_run_record(cfg: CfgNode, output_dir: str | Path, resume: bool) -> None
 
 
 def read_runs(output_dir: str | Path) -> list[dict[str, Any]]:
-    """Return the entries of run.json, oldest first; none where there is no such file, or, with a warning, a broken one."""
+    """Return the entries of run.json, oldest first; none if it is not there, or (with a warning) is broken."""
     path = Path(output_dir) / RUN_FILE
     try:
         return list(json.loads(path.read_text(encoding="utf-8"))["runs"])

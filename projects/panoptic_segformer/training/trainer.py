@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.solver import LRScheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, has_event_storage
+from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.optim import Optimizer
 
@@ -43,6 +45,8 @@ class PanopticTrainer(DefaultTrainer):
                 "set SOLVER.REFERENCE_WORLD_SIZE to 0 to give batch, learning rate and iterations yourself"
             )
         TrainerBase.__init__(self)  # DefaultTrainer's own can't train on several processes of a CPU
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,10 +30,10 @@ WINDOW = 20
 # Scalars of the console's line: name there, name in the storage, form.
 SHOWN = (
     ("total_loss", "total_loss", "{:.4g}"),
-    ("class", "loss_groups/class", "{:.4g}"),
-    ("box", "loss_groups/box", "{:.4g}"),
-    ("giou", "loss_groups/giou", "{:.4g}"),
-    ("mask", "loss_groups/mask", "{:.4g}"),
+    ("class", "losses/class", "{:.4g}"),
+    ("box", "losses/box", "{:.4g}"),
+    ("giou", "losses/giou", "{:.4g}"),
+    ("mask", "losses/mask", "{:.4g}"),
     ("grad_norm", "grad_norm", "{:.4g}"),
     ("pictures/s", "pictures_per_second", "{:.3g}"),
     ("data", "data_share", "{:.0%}"),
@@ -105,9 +104,7 @@ class SurvivingWriter(EventWriter):
             self._writer.write()
         except OSError as error:
             if not self._is_failing:
-                logger.error(
-                    "%s can't be written (%s): training goes on, and figures may be missing", self._what, error
-                )
+                logger.error("%s can't be written (%s): training goes on without these figures", self._what, error)
             self._is_failing = True
         else:
             if self._is_failing:
@@ -142,12 +139,13 @@ class _Tensorboard(TensorboardXWriter):
     """Opens a new file after a failure: the thread that writes ends with its first one."""
 
     def write(self) -> None:
-        """Write what is new. Raises: OSError: if that fails; pictures are lost then, scalars are kept for later."""
+        """Write what is new. Raises: OSError: if that fails, and what was new is lost."""
         try:
             super().write()
             self._writer.flush()
         except OSError:
-            self.__dict__.pop("_writer", None)
+            if self.__dict__.pop("_writer", None) is not None:
+                self._writer_args["purge_step"] = None  # it would hide what has been written meanwhile
             storage = get_event_storage()
             storage.clear_images()
             storage.clear_histograms()
@@ -157,11 +155,8 @@ class _Tensorboard(TensorboardXWriter):
 def _median(storage: EventStorage, scalar: str, window: int) -> float:
     """Return a scalar's median over the last iterations, or its last value where it is not to be smoothed."""
     history = storage.history(scalar)
-    return history.median(storage.count_samples(scalar, window)) if _is_smooth(storage, scalar) else history.latest()
-
-
-def _is_smooth(storage: EventStorage, scalar: str) -> bool:
-    return storage.smoothing_hints()[scalar]
+    is_noisy = storage.smoothing_hints()[scalar]
+    return history.median(storage.count_samples(scalar, window)) if is_noisy else history.latest()
 
 
 def _is_before(line: str, iteration: int) -> bool:
