@@ -62,6 +62,7 @@ def test_dataset_hash_of_a_missing_folder_fails(dataset, tmp_path):
         dataset_hash(dataset)
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
 def test_source_state_knows_commit_and_changes_of_tracked_files_alone(tmp_path):
     def git(*words):
         who = ["-c", "user.name=a", "-c", "user.email=a@b"]
