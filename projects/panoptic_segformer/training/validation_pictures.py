@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ def put_validation_pictures(cfg: CfgNode, model: nn.Module) -> None:
     """Put TEST.VALIDATION_PICTURES pictures of each dataset of DATASETS.TEST into the event storage.
 
     They are the same at every evaluation, evenly spread over the dataset, and named validation/<dataset>/<image id>.
+    Drawing changes nothing in the training: not even the random numbers that come next.
     A picture or truth that can't be read is a warning; models without panoptic results have none to show.
 
     Args:
@@ -34,12 +37,22 @@ def put_validation_pictures(cfg: CfgNode, model: nn.Module) -> None:
     """
     network = model.module if isinstance(model, DistributedDataParallel) else model  # this process is alone here
     mapper = PanopticDatasetMapper(cfg, is_train=False)
-    with inference_context(network), torch.no_grad():
+    with inference_context(network), torch.no_grad(), _same_random_numbers():
         for dataset in cfg.DATASETS.TEST:
             try:
                 _put_dataset(dataset, cfg.TEST.VALIDATION_PICTURES, network, mapper)
             except (OSError, ValueError) as error:
                 logger.warning("validation pictures of %s can't be drawn: %s", dataset, error)
+
+
+@contextmanager
+def _same_random_numbers() -> Iterator[None]:
+    """Restore numpy's state, from which Detectron2 draws even for a resize to a single size."""
+    state = np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
 
 
 def _put_dataset(dataset: str, number: int, network: nn.Module, mapper: PanopticDatasetMapper) -> None:
