@@ -29,18 +29,39 @@ class Flaky(EventWriter):
 
 
 def test_a_failure_is_logged_when_it_begins_and_when_it_ends(caplog):
-    flaky = Flaky([False, True, True, False, True])
+    flaky = Flaky([False, True, True, False, True, True])
     writer = SurvivingWriter("metrics.json", lambda: flaky)
     with caplog.at_level(logging.INFO):
-        for _ in range(5):
+        for _ in range(8):  # one goes well, one fails, one is left out, one fails, three are left out, one goes well
             writer.write()
+        assert flaky.fails == [True, True]
+        writer.write()
         writer.close()
-    assert flaky.fails == []
     said = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert [level for level, _ in said] == ["ERROR", "WARNING", "ERROR", "ERROR"]
     assert "metrics.json can't be written ([Errno 28] No space left on device)" in said[0][1]
     assert said[1][1] == "metrics.json can be written again"
     assert "can't be closed" in said[3][1]
+
+
+def test_tries_become_rare_but_do_not_end(caplog):
+    flaky = Flaky([True] * 100)
+    writer = SurvivingWriter("metrics.json", lambda: flaky)
+    for _ in range(1000):
+        writer.write()
+    # Writes 1, 3, 7, 15, 31, 63 and from then on each 64th.
+    assert 100 - len(flaky.fails) == 6 + (1000 - 63) // 64
+
+
+@pytest.mark.parametrize("left_out", [0, 1])
+def test_what_was_left_out_is_written_in_the_end(caplog, left_out):
+    flaky = Flaky([True, False])
+    writer = SurvivingWriter("metrics.json", lambda: flaky)
+    for _ in range(1 + left_out):
+        writer.write()
+    writer.close()
+    assert flaky.fails == []
+    assert "can be written again" in caplog.text
 
 
 def test_only_what_a_disk_does_is_survived():

@@ -11,10 +11,12 @@ from detectron2.engine import HookBase
 
 from ..profiling.memory import MemoryUnknownError, most_resident_bytes
 
-__all__ = ["StepReport", "group_losses"]
+__all__ = ["LOSSES", "SEGMENTS", "StepReport", "group_losses"]
 
 MEBI = 2**20
 PREFIX = "loss_"
+# ... and of their sums.
+LOSSES = "losses/"
 # Words of other models' losses and the term that they belong to.
 TERMS = {"ce": "class", "cls": "class", "bbox": "box", "dice": "mask"}
 # Words of losses that belong to things or to stuff.
@@ -76,7 +78,7 @@ class StepReport(HookBase):
         storage = self.trainer.storage
         new = {name: value for name, (value, iteration) in storage.latest().items() if iteration == storage.iter}
         for name, value in group_losses(new).items():
-            storage.put_scalar(f"losses/{name}", value)
+            storage.put_scalar(f"{LOSSES}{name}", value)
         if "time" in new:  # Detectron2 leaves out the first iterations.
             storage.put_scalar("pictures_per_second", self._pictures / new["time"])
             storage.put_scalar("data_share", min(1.0, new.get("data_time", 0.0) / new["time"]))

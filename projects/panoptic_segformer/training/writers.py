@@ -6,6 +6,7 @@ replace the earlier ones.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Callable
@@ -21,25 +22,23 @@ from detectron2.utils.events import (
 )
 
 from ..writing import whole_file
+from .reporting import LOSSES, SEGMENTS
 
 __all__ = ["Console", "SurvivingWriter", "build_writers", "keep_metrics_before"]
 
 METRICS_FILE = "metrics.json"
 # Iterations whose median is shown, as Detectron2 has it.
 WINDOW = 20
-# Scalars of the console's line: name there, name in the storage, form.
-SHOWN = (
-    ("total_loss", "total_loss", "{:.4g}"),
-    ("class", "losses/class", "{:.4g}"),
-    ("box", "losses/box", "{:.4g}"),
-    ("giou", "losses/giou", "{:.4g}"),
-    ("mask", "losses/mask", "{:.4g}"),
-    ("grad_norm", "grad_norm", "{:.4g}"),
-    ("pictures/s", "pictures_per_second", "{:.3g}"),
-    ("data", "data_share", "{:.0%}"),
-    ("lr", "lr", "{:.5g}"),
-    ("max_mem", "memory_mb", "{:.0f}M"),
-)
+# Scalars of the console's line behind the losses: name in the storage, and how it is shown.
+SHOWN = {
+    "grad_norm": "grad_norm: {:.4g}",
+    "pictures_per_second": "pictures/s: {:.3g}",
+    "data_share": "data: {:.0%}",
+    "lr": "lr: {:.5g}",
+    "memory_mb": "max_mem: {:.0f}M",
+}
+# After failures in a row, twice as many writes are left out each time, up to this number: tries cost time and files.
+LONGEST_PAUSE = 63
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +76,8 @@ def keep_metrics_before(path: Path, iteration: int) -> None:
     if not path.exists():
         return
     if iteration == 0:
-        numbers = iter(range(1, 10**6))
-        aside = next(name for number in numbers if not (name := path.with_stem(f"{path.stem}_{number}")).exists())
+        names = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(1))
+        aside = next(name for name in names if not name.exists())
         path.rename(aside)
         logger.info("%s is of an earlier training: it is %s now", path, aside)
         return
@@ -87,32 +86,40 @@ def keep_metrics_before(path: Path, iteration: int) -> None:
 
 
 class SurvivingWriter(EventWriter):
-    """A writer whose failures are logged once, when they begin and when they end; it tries on."""
+    """A writer whose failures are logged once, when they begin and when they end; it tries on, less and less often."""
 
     def __init__(self, what: str, open_writer: Callable[[], EventWriter]) -> None:
         """Keep what the writer writes, for messages, and how to get it; nothing is opened yet."""
         self._what = what
         self._open_writer = open_writer
         self._writer: EventWriter | None = None
-        self._is_failing = False
+        self._failures = 0  # in a row
+        self._pause = 0  # writes to leave out
 
     def write(self) -> None:
         """Write what is new, if possible."""
+        if self._pause:
+            self._pause -= 1
+            return
         try:
             if self._writer is None:
                 self._writer = self._open_writer()
             self._writer.write()
         except OSError as error:
-            if not self._is_failing:
+            if not self._failures:
                 logger.error("%s can't be written (%s): training goes on without these figures", self._what, error)
-            self._is_failing = True
+            self._failures += 1
+            self._pause = min(2**self._failures - 1, LONGEST_PAUSE)
         else:
-            if self._is_failing:
+            if self._failures:
                 logger.warning("%s can be written again", self._what)
-            self._is_failing = False
+            self._failures = 0
 
     def close(self) -> None:
-        """Close the writer, if there is one."""
+        """Write what was left out, if possible, and close the writer, if there is one."""
+        if self._failures:
+            self._pause = 0
+            self.write()
         try:
             if self._writer is not None:
                 self._writer.close()
@@ -121,17 +128,18 @@ class SurvivingWriter(EventWriter):
 
 
 class Console(CommonMetricPrinter):
-    """Prints one short line: losses by term, where Detectron2's printer has those of all layers."""
+    """Prints one short line: sums of losses by term, where Detectron2's printer has those of all layers."""
 
     def write(self) -> None:
         """Print the figures that there are; nothing after the last iteration, when only results are new."""
         storage = get_event_storage()
         if storage.iter == self._max_iter:
             return
+        sums = {f"{LOSSES}{term}": f"{term}: {{:.4g}}" for term in _terms(storage)}
         words = [f"eta: {self._get_eta(storage)}", f"iter: {storage.iter}"]
-        for name, scalar, form in SHOWN:
-            if scalar in storage.histories():
-                words.append(f"{name}: {form.format(_median(storage, scalar, self._window_size))}")
+        for name, form in ({"total_loss": "total_loss: {:.4g}"} | sums | SHOWN).items():
+            if name in storage.histories():
+                words.append(form.format(_median(storage, name, self._window_size)))
         self.logger.info("  ".join(words))
 
 
@@ -152,6 +160,12 @@ class _Tensorboard(TensorboardXWriter):
             raise
 
 
+def _terms(storage: EventStorage) -> list[str]:
+    """Return the terms that losses are summed by, without things and stuff, which are sums of the same."""
+    names = (name.removeprefix(LOSSES) for name in storage.histories() if name.startswith(LOSSES))
+    return [name for name in names if name not in SEGMENTS.values()]
+
+
 def _median(storage: EventStorage, scalar: str, window: int) -> float:
     """Return a scalar's median over the last iterations, or its last value where it is not to be smoothed."""
     history = storage.history(scalar)
@@ -162,5 +176,5 @@ def _median(storage: EventStorage, scalar: str, window: int) -> float:
 def _is_before(line: str, iteration: int) -> bool:
     try:
         return json.loads(line)["iteration"] < iteration
-    except ValueError:
+    except (ValueError, TypeError, KeyError):
         return False
