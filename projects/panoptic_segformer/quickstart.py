@@ -23,6 +23,7 @@ from .data.reading import read_picture
 from .data.synthetic import write_scenes
 from .inference.loading import load_predictor, panoptic_only
 from .registration import load_config
+from .training.run_record import write_run_record
 from .training.trainer import PanopticTrainer
 from .visualization import draw_example, write_picture
 from .writing import whole_file
@@ -55,6 +56,7 @@ def run_quickstart(config_file: str | Path, output_dir: str | Path) -> dict[str,
     cfg = load_config(config_file, ["OUTPUT_DIR", str(training_dir), "SEED", "1"])
     cfg.freeze()
     default_setup(cfg, argparse.Namespace(config_file=str(config_file), eval_only=False))
+    write_run_record(cfg, training_dir, resume=False)
     register_datasets(cfg)
     trainer = PanopticTrainer(cfg)
     trainer.resume_or_load(resume=False)
