@@ -12,7 +12,7 @@ from trainings import Row, config, run, train
 from panoptic_segformer.checkpoint.loading import read_checkpoint
 from panoptic_segformer.training.reproduction import reproduce
 
-# Parts of the model, and what is put into one of their weights.
+# Parts of the model, and what their largest weight is filled with.
 PARTS = ("backbone", "neck", "encoder", "location_decoder", "thing_mask_decoder", "stuff_mask_decoder")
 VALUES = (math.nan, math.inf)
 # Iteration before which a weight is spoiled.
@@ -54,7 +54,7 @@ def _spoiler(part: str, value: float) -> Callable[[object], None]:
             if trainer.iter == SPOILED:
                 with torch.no_grad():
                     parameters = getattr(trainer._trainer.plain_model, part).parameters()
-                    max(parameters, key=torch.Tensor.numel).view(-1)[0] = value
+                    max(parameters, key=torch.Tensor.numel).fill_(value)
             take_step()
 
         trainer.run_step = spoil_and_step

@@ -36,6 +36,7 @@ def add_shared_config(cfg: CfgNode) -> None:
         _add_backbone_keys(cfg)
         _add_data_keys(cfg)
         _add_solver_keys(cfg)
+        _add_run_keys(cfg)
 
 
 def add_merging_config(cfg: CfgNode) -> None:
@@ -206,6 +207,13 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.MAX_SKIPPED_STEPS = 0
     # Checkpoints of the last so many periods are kept; 0 = all.
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0
+
+
+def _add_run_keys(cfg: CfgNode) -> None:
+    # True lets torch use deterministic algorithms alone: with a SEED, a training ends in the same bits again.
+    cfg.SOLVER.DETERMINISTIC = False
+    # Pictures of each dataset of DATASETS.TEST that TensorBoard gets at every evaluation, beside truth and prediction.
+    cfg.TEST.VALIDATION_PICTURES = 4
 
 
 def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:

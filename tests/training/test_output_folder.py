@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from panoptic_segformer.data.datasets import register_datasets
 from panoptic_segformer.training.output_folder import check_writable, fix_seed
+from panoptic_segformer.training.run_record import write_run_record
 
 
 def test_folder_is_made_and_left_empty(tmp_path: Path) -> None:
@@ -28,9 +30,9 @@ def test_seed_is_drawn_kept_and_found_again(tiny_config, tmp_path: Path) -> None
     assert given.SEED == 5
     assert first.SEED >= 0
     assert first.SEED != second.SEED
-    folder = tmp_path / "output"
-    folder.mkdir()
-    (folder / "config.yaml").write_text(first.dump())
+    (tmp_path / "output").mkdir()
+    register_datasets(first)
+    write_run_record(first, first.OUTPUT_DIR, resume=False)
     continued = tiny_config()
     fix_seed(continued, resume=True)
     assert continued.SEED == first.SEED

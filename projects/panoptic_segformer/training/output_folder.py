@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from ..writing import whole_file
+from .run_record import read_runs
 
 __all__ = ["check_writable", "fix_seed"]
-
-# Where Detectron2 writes the config of a training, and the line of its seed.
-CONFIG = "config.yaml"
-_SEED = re.compile(r"^SEED: (\d+)$", flags=re.MULTILINE)
 
 
 def check_writable(folder: str | Path) -> None:
@@ -43,7 +39,5 @@ def fix_seed(cfg: CfgNode, resume: bool) -> None:
     """
     if cfg.SEED >= 0:
         return
-    path = Path(cfg.OUTPUT_DIR, CONFIG)
-    written = _SEED.search(path.read_text(encoding="utf-8")) if resume and path.is_file() else None
-    drawn = comm.shared_random_seed()
-    cfg.SEED = int(written[1]) if written else drawn
+    drawn, runs = comm.shared_random_seed(), read_runs(cfg.OUTPUT_DIR) if resume else []
+    cfg.SEED = runs[-1]["seed"] if runs else drawn

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
-from detectron2.evaluation import DatasetEvaluators
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.solver import LRScheduler
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, has_event_storage
+from detectron2.utils.logger import setup_logger
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -25,9 +27,13 @@ from ..evaluation import build_evaluators
 from ..seeding import seeded
 from .ema import build_ema
 from .interruption import SaveOnSignal
+from .launching import parallel_model
 from .loop import LoopOptions, TrainingLoop
 from .optimizer import build_lr_scheduler, build_optimizer
 from .output_folder import fix_seed
+from .reporting import StepReport
+from .validation_pictures import put_validation_pictures
+from .writers import build_writers
 
 __all__ = ["PanopticTrainer"]
 
@@ -51,6 +57,8 @@ class PanopticTrainer(DefaultTrainer):
             )
         # In the place of DefaultTrainer's constructor, whose loop and wrapper for several processes are others.
         TrainerBase.__init__(self)
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
         self.cfg = cfg = _with_seed(DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()))
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         options = LoopOptions.of(cfg)
@@ -59,7 +67,7 @@ class PanopticTrainer(DefaultTrainer):
         self.ema = build_ema(model, cfg.SOLVER.EMA_DECAY)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
-        self._trainer = TrainingLoop(_in_parallel(model), loader, optimizer, cfg.SEED, options, self.ema)
+        self._trainer = TrainingLoop(parallel_model(model), loader, optimizer, cfg.SEED, options, self.ema)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         kept = {} if self.ema is None else {"ema": self.ema}
         self.checkpointer = PanopticCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self), **kept)
@@ -92,24 +100,39 @@ class PanopticTrainer(DefaultTrainer):
         return build_evaluators(cfg, dataset_name, os.path.join(cfg.OUTPUT_DIR, "evaluation"))
 
     def build_hooks(self) -> list[HookBase]:
-        """Return Detectron2's hooks; checkpoints are written after signals too, and the EMA's weights evaluated."""
-        built = []
+        """Return Detectron2's hooks, and ours for figures of each step, signals, and the EMA's evaluation."""
+        solver, built = self.cfg.SOLVER, []
         for hook in super().build_hooks():
             if isinstance(hook, hooks.PeriodicCheckpointer):
-                keep = self.cfg.SOLVER.CHECKPOINTS_TO_KEEP or None
-                hook = hooks.PeriodicCheckpointer(
-                    self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=keep
-                )
+                keep = solver.CHECKPOINTS_TO_KEEP or None
+                hook = hooks.PeriodicCheckpointer(self.checkpointer, solver.CHECKPOINT_PERIOD, max_to_keep=keep)
             elif isinstance(hook, hooks.EvalHook):
                 built.append(SaveOnSignal())
                 hook = hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
+            elif isinstance(hook, hooks.PeriodicWriter):
+                built.append(StepReport(self.cfg))
             built.append(hook)
         return built
+
+    def build_writers(self) -> list[EventWriter]:
+        """Return writers that no full disk ends the training with."""
+        trainer = weakref.proxy(self)
+        return build_writers(self.cfg.OUTPUT_DIR, self.max_iter, lambda: trainer.start_iter)
 
     def _evaluate(self) -> dict[str, dict[str, float]]:
         has_average = self.ema is not None and int(self.ema.n_averaged) > 0
         self._last_eval_results = self.test(self.cfg, self.ema.module if has_average else self.model)
         return self._last_eval_results
+
+    @classmethod
+    def test(
+        cls, cfg: CfgNode, model: nn.Module, evaluators: Sequence[DatasetEvaluator] | None = None
+    ) -> dict[str, dict[str, float]]:
+        """Evaluate as Detectron2 does; inside a training, put some pictures into TensorBoard, too."""
+        results = super().test(cfg, model, evaluators)
+        if cfg.TEST.VALIDATION_PICTURES and has_event_storage() and comm.is_main_process():
+            put_validation_pictures(cfg, model)
+        return results
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue where a training in OUTPUT_DIR stopped, or load MODEL.WEIGHTS.
@@ -149,16 +172,3 @@ def _with_seed(cfg: CfgNode, seed: int | None = None) -> CfgNode:
     if was_frozen:
         cfg.freeze()
     return cfg
-
-
-def _in_parallel(model: nn.Module) -> nn.Module:
-    """Return the model, wrapped where several processes train it."""
-    if comm.get_world_size() == 1:
-        return model
-    is_on_gpu = next(model.parameters()).device.type == "cuda"
-    return DistributedDataParallel(
-        model,
-        device_ids=[comm.get_local_rank()] if is_on_gpu else None,
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-    )
