@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from detectron2.data import DatasetCatalog
 from panoptic_segformer.data.datasets import register_datasets
 from panoptic_segformer.data.loading import MOST_TRIES, build_training_loader
 from panoptic_segformer.data.mapper import PanopticDatasetMapper
+from tiny import forget_scenes
 
 SEED = 5
 
@@ -100,6 +102,18 @@ def test_broken_picture_is_left_out_and_said_once(loader, tiny_config, fragile_m
     later = loader(*options, mapper=fragile_mapper(lambda name: name == broken))
     later.start = 6
     assert_equal(take(later, 4), examples[12:])
+
+
+def test_missing_file_is_left_out_as_well(loader, scenes_root, tmp_path, monkeypatch, caplog) -> None:
+    shutil.copytree(scenes_root, tmp_path / "datasets")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
+    forget_scenes()
+    (tmp_path / "datasets/synthetic_scenes/train/images/000002.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of 4 picture files are missing, first .*000002.jpg"):
+        loader()
+    with caplog.at_level(logging.WARNING):
+        assert len(take(loader("DATALOADER.BROKEN_PICTURES", "skip"), 8)) == 16
+    assert sum("left out broken picture" in record.message for record in caplog.records) == 1
 
 
 def test_folder_that_is_gone_ends_the_skipping(loader, fragile_mapper) -> None:

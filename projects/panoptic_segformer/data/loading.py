@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from ..seeding import seeded
+from .datasets import tolerate_missing_files
 from .order import BatchOrder, Place
 
 __all__ = ["Example", "TrainingLoader", "build_training_loader"]
@@ -99,12 +101,14 @@ def build_training_loader(cfg: CfgNode, mapper: Callable[[Example], Example], se
         raise ValueError(
             f"DATALOADER.BROKEN_PICTURES is {cfg.DATALOADER.BROKEN_PICTURES!r}: set it to {STOP!r} or {SKIP!r}"
         )
-    with seeded(seed):  # some of Detectron2's samplers draw their own seed
+    skips_broken = cfg.DATALOADER.BROKEN_PICTURES == SKIP
+    # Some of Detectron2's samplers draw their own seed.
+    with seeded(seed), tolerate_missing_files() if skips_broken else nullcontext():
         parts = _train_loader_from_config(cfg, mapper)
     dicts = parts["dataset"]
     shapes = [entry["width"] > entry["height"] for entry in dicts] if parts["aspect_ratio_grouping"] else None
     order = BatchOrder(parts["sampler"], batch // ranks, shapes)
-    dataset = _Examples(DatasetFromList(dicts, copy=False), mapper, seed, cfg.DATALOADER.BROKEN_PICTURES == SKIP)
+    dataset = _Examples(DatasetFromList(dicts, copy=False), mapper, seed, skips_broken)
     workers = cfg.DATALOADER.NUM_WORKERS
     loader = DataLoader(
         dataset,
