@@ -100,7 +100,7 @@ def test_half_precision_is_close_to_full(trainer, precision: str) -> None:
 
 
 def test_moving_average_is_that_of_the_weights(trainer) -> None:
-    own, name = trainer("SOLVER.EMA_DECAY", "0.75"), "neck.projections.0.0.weight"
+    own, name = trainer("SOLVER.EMA_DECAY", "0.75"), "neck.convs.0.weight"
     assert name in weights(own)
     expected = None
     with EventStorage():

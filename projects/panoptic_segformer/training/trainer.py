@@ -30,7 +30,7 @@ from .interruption import SaveOnSignal
 from .launching import parallel_model
 from .loop import LoopOptions, TrainingLoop
 from .optimizer import build_lr_scheduler, build_optimizer
-from .output_folder import fix_seed
+from .output_folder import check_writable, fix_seed
 from .reporting import StepReport
 from .validation_pictures import put_validation_pictures
 from .writers import build_writers
@@ -47,7 +47,7 @@ class PanopticTrainer(DefaultTrainer):
         """Set up a training; a SEED below 0 is drawn.
 
         Raises: ValueError: if the batch does not divide among SOLVER.REFERENCE_WORLD_SIZE GPUs, the processes, or
-            SOLVER.ACCUMULATE_STEPS parts, or a key has an unknown value.
+            SOLVER.ACCUMULATE_STEPS parts, or a key has an unknown value. OSError: if OUTPUT_DIR can't be written.
         """
         batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
         if reference not in (0, comm.get_world_size()) and batch % reference:
@@ -59,6 +59,7 @@ class PanopticTrainer(DefaultTrainer):
         TrainerBase.__init__(self)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
+        check_writable(cfg.OUTPUT_DIR)
         self.cfg = cfg = _with_seed(DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()))
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         options = LoopOptions.of(cfg)
