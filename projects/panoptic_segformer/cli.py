@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="panseg", description="Panoptic SegFormer for Detectron2.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in VERBS:
-        of_verb = verbs.add_parser(verb.__name__.rpartition(".")[-1], help=verb.HELP)
+        of_verb = verbs.add_parser(verb.__name__.rpartition(".")[-1].replace("_", "-"), help=verb.HELP)
         verb.add_arguments(of_verb)
         of_verb.set_defaults(run=verb.run)
     return parser

@@ -15,7 +15,7 @@ from iopath.common.file_io import get_cache_dir
 
 from .loading import read_checkpoint
 
-__all__ = ["local_copy", "read_copy", "verify"]
+__all__ = ["local_copy", "read_copy", "sha256_of", "verify"]
 
 
 def local_copy(address: str, force: bool = False) -> Path:
@@ -58,8 +58,7 @@ def verify(file: Path, address: str, sha256: str | None) -> None:
     """
     if sha256 is None:
         return
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = sha256_of(file)
     if found == sha256:
         return
     size = file.stat().st_size
@@ -68,6 +67,12 @@ def verify(file: Path, address: str, sha256: str | None) -> None:
         f"{file} ({size} bytes, from {address}) has the SHA-256 {found}, published is {sha256}: it is damaged or "
         f"another file{note}"
     )
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _set_aside(file: Path) -> str:
