@@ -51,10 +51,20 @@ class Places:
         """Return which of a number of shards are not finished."""
         return [shard for shard in range(number) if not self.shard(shard).is_dir()]
 
-    def forget_attempts(self, number: int) -> None:
-        """Remove what processes that were killed have left of a shard."""
-        for attempt in self.shards.glob(f".{_name(number)}.*.partial"):
-            shutil.rmtree(attempt, ignore_errors=True)
+    def forget_attempts(self) -> None:
+        """Start counting anew how often shards are begun."""
+        shutil.rmtree(self._attempts, ignore_errors=True)
+        self._attempts.mkdir()
+
+    def count_attempt(self, number: int) -> int:
+        """Note that a shard is begun and return how often it was so far, in this run, by whatever process."""
+        with (self._attempts / _name(number)).open("ab") as file:
+            file.write(b".")
+            return file.tell()
+
+    @property
+    def _attempts(self) -> Path:
+        return self.folder / ".attempts"
 
     def read_list(self, number: int) -> list[Path]:
         """Return the pictures of a shard."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..inference.prediction import predict_files
 from ..inference.predictor import PanopticPredictor
 from ..inference.saving import PanopticSaver, dataset_category_ids, dataset_image_ids
-from ..writing import whole_folder
+from ..writing import remove_partial, whole_folder
 from .manifest import Manifest
 from .places import Places
 
@@ -51,7 +51,7 @@ class ShardPredictor:
         if places.shard(number).is_dir():
             return
         predictor = self._predictor
-        places.forget_attempts(number)
+        remove_partial(places.shard(number))  # of a process that was killed
         files = places.read_list(number)
         category_ids = dataset_category_ids(predictor.datasets[0], predictor.categories)
         with whole_folder(places.shard(number)) as folder:
@@ -75,4 +75,4 @@ class ShardPredictor:
         names = [file.relative_to(self.manifest.root).as_posix() for file in files]
         if self.manifest.uses_dataset_ids:
             return {name: self._dataset_ids[file.name] for name, file in zip(names, files, strict=True)}
-        return dict(zip(names, range(number * self.manifest.shard_size + 1, self.manifest.pictures + 1)))
+        return {name: id_ for id_, name in enumerate(names, start=number * self.manifest.shard_size + 1)}

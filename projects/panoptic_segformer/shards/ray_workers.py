@@ -19,8 +19,8 @@ from .predicting import Job, ShardPredictor
 __all__ = ["predict_with_ray"]
 
 EXTRA = "ray"
-# How often a shard is tried again whose worker died.
-RETRIES = 3
+# How often a shard is begun whose workers die; Ray Data would go on for ever.
+MOST_ATTEMPTS = 4
 # Bytes of shared memory; only numbers of shards travel. Ray takes no less than 75 MiB.
 OBJECT_STORE = 100 * 2**20
 # No statistics are sent; and a Ray that is started here listens on 127.0.0.1 alone, as it does on macOS.
@@ -49,16 +49,15 @@ def predict_with_ray(
             _Worker,
             fn_constructor_args=(job, os.getcwd()),
             batch_size=1,
-            # One at a time: what waits for a worker that dies would count as tried.
             compute=data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
             num_cpus=0 if uses_gpu else 1,
             num_gpus=1 if uses_gpu else 0,
-            ray_remote_args_fn=lambda: {"max_task_retries": RETRIES},
         )
         for outcome in outcomes.iter_rows():
             if outcome["error"]:
                 raise OSError(f"shard {outcome['shard']} can't be predicted: {outcome['error']}")
-            yield outcome["shard"]
+            if outcome["is_finished"]:
+                yield outcome["shard"]
 
 
 class _Worker:
@@ -73,12 +72,14 @@ class _Worker:
         """Predict a batch of one shard and return what came of it, batched too."""
         (number,) = map(int, batch["shard"])
         error = ""
-        try:
-            self._predict = self._predict or ShardPredictor(self._job)
-            self._predict(number)
-        except Exception as exception:  # Ray would try again and say it in a hundred lines.
-            error = str(exception) or type(exception).__name__
-        return {"shard": [number], "error": [error]}
+        has_hope = self._job.places.count_attempt(number) <= MOST_ATTEMPTS
+        if has_hope:
+            try:
+                self._predict = self._predict or ShardPredictor(self._job)
+                self._predict(number)
+            except Exception as exception:  # Ray would say it in a hundred lines.
+                error = str(exception) or type(exception).__name__
+        return {"shard": [number], "is_finished": [has_hope], "error": [error]}
 
 
 @contextmanager
@@ -100,7 +101,6 @@ def _running(workers: int, uses_gpu: bool, address: str | None) -> Iterator[Modu
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_no_progress_timeout_s = -1  # A shard may take hours.
-        context.max_errored_blocks = -1  # One shard that no worker survives does not stop the others.
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         yield data
     finally:

@@ -6,7 +6,6 @@ import fcntl
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from detectron2.config import CfgNode
 from tqdm import tqdm
@@ -14,7 +13,7 @@ from tqdm import tqdm
 from ..checkpoint.download import local_copy, sha256_of
 from ..data.datasets import register_datasets
 from ..inference.saving import dataset_image_ids
-from ..writing import whole_folder
+from ..writing import remove_partial, whole_folder
 from .listing import pictures_of, write_lists
 from .manifest import Manifest, lasting_config
 from .places import Places
@@ -38,6 +37,9 @@ def sole_run(places: Places) -> Iterator[None]:
             raise ValueError(
                 f"another run writes into {places.folder}: wait for it, or give another --output"
             ) from error
+        for path in (places.manifest, places.lists, places.joined):
+            remove_partial(path)
+        places.forget_attempts()
         yield
 
 

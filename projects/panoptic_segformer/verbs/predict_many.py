@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_count,
         default=0,
         metavar="N",
-        help="models at a time, each in a process of Ray on a core or GPU of its own; default: 0, one model without Ray",
+        help="models at a time, each a process of Ray with a core or GPU of its own; default: 0, one model, no Ray",
     )
     parser.add_argument(
         "--address", metavar="ADDRESS", help="Ray cluster to run on, auto = this machine's; default: this machine alone"
