@@ -57,7 +57,7 @@ class Manifest:
         content = read_json(path)
         try:
             return cls(**content)
-        except TypeError as error:
+        except TypeError as error:  # It is no object, or has other keys.
             raise ValueError(f"{path} is no manifest of `panseg predict-many`: give another --output") from error
 
     def settle(self, path: Path) -> None:

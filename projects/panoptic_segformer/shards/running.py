@@ -27,8 +27,10 @@ logger = logging.getLogger(__name__)
 def sole_run(places: Places) -> Iterator[None]:
     """Make the output folder and keep other runs out of it; the system lets go of it when this process dies.
 
-    Raises: ValueError: if another run is at it.
+    Raises: ValueError: if another run is at it, or it has something that no run wrote.
     """
+    if not places.manifest.exists():
+        _check_is_new(places)
     places.shards.mkdir(parents=True, exist_ok=True)
     with (places.folder / ".lock").open("w") as lock:
         try:
@@ -41,6 +43,15 @@ def sole_run(places: Places) -> Iterator[None]:
             remove_partial(path)
         places.forget_attempts()
         yield
+
+
+def _check_is_new(places: Places) -> None:
+    content = places.folder.iterdir() if places.folder.is_dir() else ()
+    strangers = [path for path in content if not path.name.startswith(".") and path != places.shards]
+    if places.shards.is_dir():
+        strangers += places.shards.iterdir()
+    if strangers:
+        raise ValueError(f"{places.folder} has {min(strangers).name}, but no run to go on with: give a new folder")
 
 
 def plan_run(places: Places, inputs: Sequence[str], cfg: CfgNode, weights: str, sizes: tuple[int, int]) -> Manifest:
