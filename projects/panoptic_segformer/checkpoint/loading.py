@@ -11,14 +11,17 @@ import pickle
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from urllib.parse import urlparse
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
 from .convert import is_released
+from .download import is_on_the_web, local_copy, set_aside
+from .pickles import read_pickle
 
-__all__ = ["PanopticCheckpointer", "load_with_summary", "read_checkpoint", "read_own_checkpoint"]
+__all__ = ["PanopticCheckpointer", "load_with_summary", "read_checkpoint", "read_copy", "read_own_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,19 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
     return dict(content)
 
 
+def read_copy(file: Path, address: str) -> dict[str, object]:
+    """Return the content of an address's local copy, a checkpoint.
+
+    Raises: as `read_checkpoint`. A file from the web that can't be read is set aside, or it would be found again.
+    """
+    try:
+        return read_checkpoint(file)
+    except ValueError as error:
+        if not is_on_the_web(address):
+            raise
+        raise ValueError(f"{error} (it came from {address}{set_aside(file)})") from error
+
+
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError  # comes with timm, which models with Detectron2's ResNet need not have
     from safetensors.torch import load_file
@@ -81,10 +97,33 @@ def read_own_checkpoint(path: str | Path) -> dict[str, object]:
 
 
 class PanopticCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer with clear errors for unreadable files."""
+    """Detectron2's checkpointer with clear errors for unreadable files, none of which can run code."""
+
+    def load(self, path: str, *args: object, **kwargs: object) -> dict[str, object]:
+        """Load a file or address as Detectron2 does; what comes from the web comes as `local_copy` says."""
+        if path and is_on_the_web(path):
+            query = urlparse(path).query  # It is for Detectron2: ?matching_heuristics=True
+            path = f"{local_copy(path)}{'?' * bool(query)}{query}"
+        return super().load(path, *args, **kwargs)
+
+    def _load_file(self, filename: str) -> dict[str, object]:
+        if filename.endswith(".pkl"):
+            return _zoo_content(read_pickle(Path(filename)))
+        if filename.endswith(".pyth"):
+            read_checkpoint(filename)  # Detectron2 reads it as safely, but does not say what is wrong.
+        return super()._load_file(filename)
 
     def _torch_load(self, f: str) -> dict[str, object]:
         return read_own_checkpoint(f)
+
+
+def _zoo_content(content: dict[str, object]) -> dict[str, object]:
+    """Return what Detectron2 makes of a file of its model zoo; those of Caffe2 have other names for tensors."""
+    if "model" in content and "__author__" in content:
+        return content
+    blobs = content.get("blobs", content)
+    tensors = {name: tensor for name, tensor in blobs.items() if not name.endswith("_momentum")}
+    return {"model": tensors, "__author__": "Caffe2", "matching_heuristics": True}
 
 
 def load_with_summary(
