@@ -7,7 +7,6 @@ the file must have.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -15,7 +14,9 @@ from urllib.parse import unquote, urlparse
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import get_cache_dir
 
-__all__ = ["is_on_the_web", "local_copy", "set_aside", "sha256_of", "verify"]
+from ..hashing import file_digest
+
+__all__ = ["is_on_the_web", "local_copy", "set_aside", "verify"]
 
 WEB = ("http", "https", "ftp")  # What PathManager would fetch.
 # Nobody can change what does not leave the machine.
@@ -69,7 +70,7 @@ def verify(file: Path, address: str, sha256: str | None) -> None:
     """
     if sha256 is None:
         return
-    found = sha256_of(file)
+    found = file_digest(file)
     if found == sha256:
         return
     size = file.stat().st_size
@@ -78,12 +79,6 @@ def verify(file: Path, address: str, sha256: str | None) -> None:
         f"{file} ({size} bytes, from {address}) has the SHA-256 {found}, published is {sha256}: it is damaged or "
         f"another file{note}"
     )
-
-
-def sha256_of(file: Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def set_aside(file: Path) -> str:

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
-from ..checkpoint.download import local_copy, sha256_of
+from ..checkpoint.download import local_copy
 from ..data.datasets import register_datasets
+from ..hashing import file_digest
 from ..inference.saving import dataset_image_ids
 from ..writing import remove_partial, whole_folder
 from .listing import pictures_of, write_lists
@@ -77,7 +78,7 @@ def plan_run(places: Places, inputs: Sequence[str], cfg: CfgNode, weights: str, 
             uses_dataset_ids=listing.in_dataset,
             shard_size=shard_size,
             batch_size=batch_size,
-            weights_sha256=sha256_of(local_copy(weights)),
+            weights_sha256=file_digest(local_copy(weights)),
             config=lasting_config(cfg),
         )
         manifest.settle(places.manifest)
