@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
+import io
 import json
 import pickle
 import struct
@@ -104,7 +105,7 @@ def malicious(request, tmp_path, marker) -> Path:
 def careless(path: Path) -> None:
     """Read a checkpoint as one should not."""
     try:
-        torch.load(path, weights_only=False)
+        torch.load(io.BytesIO(path.read_bytes()), weights_only=False)
     except (RuntimeError, pickle.UnpicklingError):
         pickle.loads(path.read_bytes())
 
@@ -206,8 +207,7 @@ def test_base_of_a_config_runs_no_code(tmp_path, marker):
 
 def test_overrides_are_values_and_not_code(config_dir, marker):
     word = f"__import__('os').mkdir('{marker}')"
-    cfg = load_config(config_dir / LITE, ["OUTPUT_DIR", word])
-    assert cfg.OUTPUT_DIR == word
+    assert load_config(config_dir / LITE, ["OUTPUT_DIR", word])["OUTPUT_DIR"] == word
     with pytest.raises(ValueError, match="SOLVER.MAX_ITER"):
         load_config(config_dir / LITE, ["SOLVER.MAX_ITER", word])
     assert not marker.exists()
@@ -339,9 +339,9 @@ def test_converter_follows_no_link_of_an_older_result(tmp_path):
 
 
 def test_names_of_results_are_names_alone():
-    files = [Path(name) for name in ("/data/../x.jpg", "/d/..jpg", "/d/...", "a/b.png", "c/b.png", "d\\..\\e.jpg")]
+    files = [Path(name) for name in ("/d/../x.jpg", "/d/..jpg", "/d/...jpg", "/d/...", "a/b.png", "c/b.png")]
     names = output_names(files) + picture_names(["../../x.jpg", "/etc/passwd", "a/b.png"])
-    assert all("/" not in name and name not in ("", ".", "..") for name in names)
+    assert names == ["x", "picture", "picture_2", "picture_3", "a_b", "c_b", "x", "passwd", "b"]
 
 
 @pytest.mark.parametrize("name", ["../../../x", "/etc/x", "..", "a\\b"])

@@ -105,14 +105,16 @@ def _is_wanted(name: str, suffixes: Collection[str]) -> bool:
 def output_names(files: Sequence[Path]) -> list[str]:
     """Return a name for what is made of each file: its stem, unless stems clash.
 
-    Those that clash get their folder's name in front, and a number if that is not enough.
+    Those that clash get their folder's name in front, and a number if that is not enough. Stems that are dots alone
+    would mean folders: they become "picture".
     """
     stems = Counter(file.stem.lower() for file in files)
     taken: set[str] = set()
     names = []
     for file in files:
         clashes = stems[file.stem.lower()] > 1
-        base = f"{file.resolve().parent.name}_{file.stem}" if clashes else file.stem
+        stem = file.stem if file.stem.strip(".") else "picture"
+        base = f"{file.resolve().parent.name}_{stem}" if clashes else stem
         name, number = base, 1
         while name.lower() in taken:  # Folders of one name in different places, or a.jpg beside a.png.
             number += 1
