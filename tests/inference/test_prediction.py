@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from panoptic_segformer.data.categories import Categories
@@ -188,3 +189,17 @@ def test_predict_files_draws_a_real_picture(shared_dir, tmp_path):
     overlay = Image.open(tmp_path / file.name)
     assert overlay.width == width
     assert overlay.height > height
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_predict_files_leaves_out_a_picture_for_which_memory_is_too_small(tmp_path, batch_size):
+    class Small(FakePredictor):
+        def predict(self, image):
+            if image.shape[0] > 20:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().predict(image)
+
+    files = [save(tmp_path / name, size) for name, size in (("a.png", (9, 9)), ("b.png", (9, 30)), ("c.png", (9, 9)))]
+    saver = DrawingSaver(Drawing("overlay", tmp_path / "out"), files)
+    assert predict_files(Small(), files, [saver], batch_size) == {files[1]: "CUDA out of memory"}
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.png", "c.png"]
