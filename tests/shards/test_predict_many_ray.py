@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ from panoptic_segformer.data.synthetic import write_scenes
 pytest.importorskip("ray.data", reason="predicting by several workers needs Ray, the extra `ray`")
 
 SHARDS, SHARD_SIZE, BROKEN = 12, 4, 17
+LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}  # 127.0.0.1 and ::1
 LONGEST_WAIT = 500  # Seconds; nothing waits for it where all is well.
 
 
@@ -67,6 +68,29 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def family(pid: int) -> set[int]:
+    """Return a process and all that it started, as far as their parents live."""
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def listening(pids: set[int]) -> set[str]:
+    """Return the addresses, as Linux writes them, at which processes wait for connections."""
+    sockets = set()
+    for pid in pids:
+        for file in Path(f"/proc/{pid}/fd").glob("*"):
+            with suppress(OSError):
+                sockets.add(os.readlink(file))
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
+    return {words[1].partition(":")[0] for words in lines if words[3] == "0A" and f"socket:[{words[9]}]" in sockets}
+
+
 @contextmanager
 def started(words: list[str], log: Path) -> Iterator[subprocess.Popen]:
     with log.open("wb") as said:
@@ -89,8 +113,11 @@ def test_killed_run_and_killed_worker_lose_nothing_and_do_nothing_twice(words, m
     with started(many, tmp_path / "first.txt") as run:
         wait_for(lambda: len(finished(output)) >= 2, run)
         of_first = {pid for _, pid in wait_for(lambda: attempts(output), run)}
+        addresses = listening(family(run.pid))
         run.kill()  # As kill -9.
         assert run.wait() == -signal.SIGKILL
+    assert addresses
+    assert addresses <= LOOPBACK
     end = time.monotonic() + LONGEST_WAIT
     while any(map(is_alive, of_first)):  # Ray ends its workers when the process that started it is gone.
         assert time.monotonic() < end
