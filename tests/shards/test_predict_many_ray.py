@@ -1,6 +1,6 @@
 """Large predictions with two workers of Ray: a run is killed, gone on with, a worker is killed, and nothing is lost.
 
-One test for all of it: Ray takes a quarter of a minute to start.
+Few tests for all of it: Ray takes a quarter of a minute to start.
 """
 
 from __future__ import annotations
@@ -21,12 +21,26 @@ import pytest
 
 from panoptic_segformer.cli import main
 from panoptic_segformer.data.synthetic import write_scenes
+from panoptic_segformer.shards.ray_workers import MOST_ATTEMPTS
 
 pytest.importorskip("ray.data", reason="predicting by several workers needs Ray, the extra `ray`")
 
 SHARDS, SHARD_SIZE, BROKEN = 12, 4, 17
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}  # 127.0.0.1 and ::1
 LONGEST_WAIT = 500  # Seconds; nothing waits for it where all is well.
+
+
+# Python reads sitecustomize.py at its start.
+DEADLY = """
+import os, signal
+from PIL import Image
+opened = Image.open
+def deadly(file, *arguments, **options):
+    if "p000005.jpg" in str(file):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return opened(file, *arguments, **options)
+Image.open = deadly
+"""
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +159,22 @@ def test_killed_run_and_killed_worker_lose_nothing_and_do_nothing_twice(words, m
     assert sorted(names) == sorted(path.name for path in many_pictures.iterdir())
     assert len(content["failures"]) == 1
     assert_equal_folders(output, tmp_path / "plain")
+
+
+@pytest.mark.slow
+def test_shard_that_kills_its_workers_is_given_up_and_the_others_are_done(words, pictures, tmp_path, monkeypatch):
+    """Whoever opens one of the pictures dies, as by an error in a decoder's C code."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(DEADLY)
+    search_path = os.pathsep.join(filter(None, [str(tmp_path / "site"), os.environ.get("PYTHONPATH")]))
+    monkeypatch.setenv("PYTHONPATH", search_path)
+    with started(words(tmp_path / "out", "--workers", "1"), tmp_path / "said.txt") as run:
+        assert run.wait(LONGEST_WAIT) == 1
+    said = (tmp_path / "said.txt").read_text()
+    assert "1 of 4 shards are missing, first shard_000001: no worker survived" in said
+    assert sorted(finished(tmp_path / "out")) == ["shard_000000", "shard_000002", "shard_000003"]
+    assert (tmp_path / "out/.attempts/shard_000001").stat().st_size == MOST_ATTEMPTS + 1
+    assert not (tmp_path / "out/predictions.json").exists()
 
 
 def assert_equal_folders(first: Path, second: Path) -> None:
