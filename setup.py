@@ -155,7 +155,7 @@ setup(
     },
     # Detectron2 is left to the user: the names and requirements of its distributions are not to be relied on.
     install_requires=requirements("runtime.txt"),
-    extras_require={name: requirements(f"extras/{name}.txt") for name in ("export", "page", "robustness", "video")},
+    extras_require={name: requirements(f"extras/{name}.txt") for name in ("export", "page", "ray", "robustness", "video")},
     entry_points={"console_scripts": ["panseg = panoptic_segformer.cli:main"]},
     ext_modules=[make_extension()],
     cmdclass={"build_ext": BuildExtension},

@@ -1,6 +1,7 @@
 """Writing the checkpoints of a training so that a good one is always there, and finding it again.
 
-Detectron2 writes under the final name: who is interrupted then has lost the file, and a full disk ends the training.
+Detectron2 writes under the final name: who is interrupted then has lost the file, and a full disk ends the training. It
+also runs the code in some files, and none is run here.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import re
 import zipfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
 from ..writing import whole_file
-from .loading import read_own_checkpoint
+from .download import is_on_the_web, local_copy
+from .loading import read_checkpoint, read_own_checkpoint
+from .pickles import read_pickle
 
 __all__ = ["PanopticCheckpointer", "write_checkpoint"]
 
@@ -34,6 +38,20 @@ class PanopticCheckpointer(DetectionCheckpointer):
     A checkpoint that can't be written is an error in the log, and the training goes on; only the final one raises. A
     last checkpoint that can't be read makes way for the one before.
     """
+
+    def load(self, path: str, *args: object, **kwargs: object) -> dict[str, object]:
+        """Load a file or address as Detectron2 does; what comes from the web comes as `local_copy` says."""
+        if path and is_on_the_web(path):
+            query = urlparse(path).query  # It is for Detectron2: ?matching_heuristics=True
+            path = f"{local_copy(path)}{'?' * bool(query)}{query}"
+        return super().load(path, *args, **kwargs)
+
+    def _load_file(self, filename: str) -> dict[str, object]:
+        if filename.endswith(".pkl"):
+            return _zoo_content(read_pickle(Path(filename)))
+        if filename.endswith(".pyth"):
+            read_checkpoint(filename)  # Detectron2 reads it as safely, but does not say what is wrong.
+        return super()._load_file(filename)
 
     def _torch_load(self, f: str) -> dict[str, object]:
         return read_own_checkpoint(f)
@@ -121,6 +139,15 @@ class PanopticCheckpointer(DetectionCheckpointer):
         if missing := needed - set(content):
             logger.warning("passing over checkpoint %s, which has no %s", path, ", ".join(sorted(missing)))
         return not missing
+
+
+def _zoo_content(content: dict[str, object]) -> dict[str, object]:
+    """Return what Detectron2 makes of a file of its model zoo; those of Caffe2 have other names for tensors."""
+    if "model" in content and "__author__" in content:
+        return content
+    blobs = content.get("blobs", content)
+    tensors = {name: tensor for name, tensor in blobs.items() if not name.endswith("_momentum")}
+    return {"model": tensors, "__author__": "Caffe2", "matching_heuristics": True}
 
 
 def _check_sums(path: Path) -> None:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from .convert import is_released
+from .download import is_on_the_web, set_aside
 
-__all__ = ["load_with_summary", "read_checkpoint", "read_own_checkpoint"]
+__all__ = ["load_with_summary", "read_checkpoint", "read_copy", "read_own_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,19 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
     if not isinstance(content, Mapping):
         raise ValueError(f"checkpoint {path} holds a {type(content).__name__}, expected a dict of tensors")
     return dict(content)
+
+
+def read_copy(file: Path, address: str) -> dict[str, object]:
+    """Return the content of an address's local copy, a checkpoint.
+
+    Raises: as `read_checkpoint`. A file from the web that can't be read is set aside, or it would be found again.
+    """
+    try:
+        return read_checkpoint(file)
+    except ValueError as error:
+        if not is_on_the_web(address):
+            raise
+        raise ValueError(f"{error} (it came from {address}{set_aside(file)})") from error
 
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:

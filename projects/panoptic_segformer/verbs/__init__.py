@@ -1,6 +1,6 @@
 """The verbs of the command `panseg`, a module each, in the order of its help.
 
-A verb's module is named as the verb, with _ in the place of -, and has `HELP`, its line in `panseg --help`,
+A verb's module is named as the verb (with _ for -) and has `HELP`, its line in `panseg --help`,
 `add_arguments(parser)` and `run(arguments)`, which returns the exit code: 0 all done, 1 done in part, 2 stopped by
 wrong input. Libraries are imported inside `run`: help is instant, and `panseg info` works where they are missing.
 """
@@ -19,6 +19,7 @@ from . import (
     export,
     info,
     page,
+    predict_many,
     quickstart,
     reproduce,
     robustness,
@@ -29,7 +30,7 @@ from . import (
 __all__ = ["VERBS"]
 
 VERBS = (
-    *(info, demo, page, quickstart),
+    *(info, demo, predict_many, page, quickstart),
     *(validate, convert, synthesize),
     *(evaluate, robustness, compare),
     *(configs, analyze, benchmark, export),
