@@ -176,7 +176,7 @@ def _criterion(node: CfgNode) -> Criterion:
         mask=node.LOSS.MASK_WEIGHT,
         stuff_class=node.LOSS.STUFF_CLASS_WEIGHT,
     )
-    return Criterion(matcher, weights)
+    return Criterion(matcher, weights, node.LOSS.MASK_POINTS)
 
 
 def _inference_options(node: CfgNode) -> InferenceOptions:

@@ -84,6 +84,7 @@ def check_sizes(node: CfgNode, num_things: int, num_stuff: int) -> None:
         ("MASK_DECODER.NUM_JOINT_BLOCKS", blocks.NUM_JOINT_BLOCKS, 1, is_joint),
         ("ENCODER.NUM_LAYERS", node.ENCODER.NUM_LAYERS, 1, True),
         ("MERGING.NUM_THING_CANDIDATES", node.MERGING.NUM_THING_CANDIDATES, 1, has_queries),
+        ("LOSS.MASK_POINTS", node.LOSS.MASK_POINTS, 0, True),
         ("TEST.NUM_MASK_LAYERS", node.TEST.NUM_MASK_LAYERS, 0, True),
     ):
         if is_used and given < least:
