@@ -191,6 +191,9 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     # Factor of the learning rate for parameters whose name contains one of the words below.
     cfg.SOLVER.SLOW_MULTIPLIER = 0.1
     cfg.SOLVER.SLOW_PARAMETERS = ["backbone", "sampling_offsets", "reference_points"]
+    # Each layer of the backbone learns so many times as fast as the one above it, in (0, 1]: the topmost by this
+    # factor, the one below by its square. The factors above come on top; 1.0 switches it off.
+    cfg.SOLVER.LAYER_DECAY = 1.0
 
 
 def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:

@@ -74,6 +74,7 @@ class TimmBackbone(Backbone):
             model = timm.layers.freeze_batch_norm_2d(model)
         if freeze_at:
             timm_model.freeze_up_to(model, [i["module"] for i in infos if i["reduction"] <= 2**freeze_at])
+        self.name, self.options = name, dict(options or {})
         self.model = model
         self._out_features = [f"res{stride.bit_length() - 1}" for stride in strides]
         self._out_feature_strides = dict(zip(self._out_features, strides, strict=True))
@@ -99,6 +100,13 @@ class TimmBackbone(Backbone):
                 feature = feature[..., : -(-height // stride), : -(-width // stride)]
             outputs[name] = feature
         return outputs
+
+    def layer_numbers(self) -> dict[str, int]:
+        """Return the layer of each parameter of `model` by its name here, 0 at the picture, as timm counts layers."""
+        from . import timm_model
+
+        layers = timm_model.layer_numbers(self.model, self.name, self.options)
+        return {f"model.{name}": layer for name, layer in layers.items()}
 
     def _pad(self, images: Tensor) -> Tensor:
         """Fill up at the bottom and on the right with the mean colour, where the model needs it."""
