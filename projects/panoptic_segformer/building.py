@@ -14,6 +14,7 @@ from detectron2.modeling import build_backbone
 from torch import nn
 
 from .checks import check_backbone, check_choices, check_features, check_sizes
+from .compilation import compile_parts
 from .data.categories import Categories
 from .data.datasets import configured_categories
 from .inference.augmentation import Views
@@ -52,6 +53,8 @@ def build_parts(cfg: CfgNode) -> dict[str, object]:
         recompute_backbone(backbone)
         recompute_layers(encoder.layers)
         recompute_layers(_layers(decoders))
+    if node.COMPILE:
+        compile_parts([encoder, *filter(None, decoders.values())], cfg.MODEL.DEVICE)
     return {
         "backbone": backbone,
         "in_features": node.IN_FEATURES,

@@ -69,6 +69,9 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # True trains in less memory and more time: layers and backbone blocks keep what goes in and out alone, and run
     # again in the backward pass (activation checkpointing).
     node.ACTIVATION_CHECKPOINTING = False
+    # True lets torch.compile write the kernels of encoder and decoders, in training and inference: the first pictures
+    # take minutes. Sizes of pictures may change; exports and measurements take the model as it is without.
+    node.COMPILE = False
 
     node.ENCODER = CfgNode()
     node.ENCODER.NUM_LAYERS = 6

@@ -143,7 +143,7 @@ def assert_rates(cfg, backbone, depth_of) -> None:
 
 @pytest.fixture
 def resnet_config(tiny_config):
-    """Function that gives a config with layer decay and Detectron2's R50 as backbone, of which the first stages freeze."""
+    """Function that gives a config with layer decay and Detectron2's R50, whose first stages are frozen."""
 
     def load(freeze_at: int):
         cfg = tiny_config("SOLVER.LAYER_DECAY", "0.5", "MODEL.BACKBONE.NAME", "build_resnet_backbone")
