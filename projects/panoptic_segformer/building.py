@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 from torch import nn
 
-from .checks import check_backbone, check_choices, check_features, check_sizes
+from .checks import check_backbone, check_choices, check_features, check_norms, check_sizes
 from .compilation import compile_parts
 from .data.categories import Categories
 from .data.datasets import configured_categories
@@ -44,6 +44,7 @@ def build_parts(cfg: CfgNode) -> dict[str, object]:
     categories = _categories(cfg)
     check_sizes(node, categories.num_things, categories.num_stuff)
     backbone = build_backbone(cfg)
+    check_norms(backbone, cfg.MODEL.DEVICE)
     fold_frozen_norms(backbone)
     shapes = backbone.output_shape()
     check_features(node, shapes)

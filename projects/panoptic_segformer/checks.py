@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.utils import comm
+from torch import nn
 
 from .modeling.location_decoder import Location
 from .modeling.mask_attention import NUM_MASK_LEVELS
 
-__all__ = ["check_backbone", "check_choices", "check_features", "check_segments", "check_sizes"]
+__all__ = ["check_backbone", "check_choices", "check_features", "check_norms", "check_segments", "check_sizes"]
 
 _QUERIES = ("decoupled", "joint")
 _SEGMENTS = ("all", "things", "stuff")
@@ -40,6 +43,18 @@ def check_backbone(cfg: CfgNode) -> None:
     _check_choice("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, (name for name, _ in BACKBONE_REGISTRY))
     if cfg.MODEL.BACKBONE.NAME == "build_resnet_backbone":
         _check_choice("MODEL.RESNETS.DEPTH", cfg.MODEL.RESNETS.DEPTH, _DEPTHS)
+
+
+def check_norms(backbone: nn.Module, device: str) -> None:
+    """Raise ValueError if several ranks on a device can't share the statistics of a backbone's batch norm."""
+    is_shared = any(isinstance(module, nn.SyncBatchNorm) for module in backbone.modules())
+    ranks = comm.get_world_size()
+    if is_shared and ranks > 1 and torch.device(device).type == "cpu":
+        raise ValueError(
+            f"torch's synchronised batch norm runs on GPUs alone, and MODEL.DEVICE is 'cpu' on {ranks} ranks: set "
+            "MODEL.RESNETS.NORM to naiveSyncBN, which Detectron2 computes itself, or to FrozenBN "
+            "(MODEL.TIMM.SYNC_BATCH_NORM to False)"
+        )
 
 
 def check_features(node: CfgNode, given: Iterable[str]) -> None:

@@ -162,6 +162,9 @@ def _add_backbone_keys(cfg: CfgNode) -> None:
     node.STRIDES = [8, 16, 32]
     # True keeps the statistics and affine parameters of batch norm as they were loaded.
     node.FREEZE_BATCH_NORM = True
+    # True takes the statistics of batch norm that learns over all GPUs; for Detectron2's ResNet, MODEL.RESNETS.NORM is
+    # SyncBN instead.
+    node.SYNC_BATCH_NORM = False
     # Greatest share of pictures for which a residual branch is left out in training; it grows linearly with depth.
     node.DROP_PATH = 0.0
     # True adds layer norm to each feature, as detectors on Swin have it; PVTv2 has its own.
