@@ -84,22 +84,18 @@ def test_without_a_compiler_the_key_is_named(tiny_config, monkeypatch):
 def test_any_sizes_run_in_one_piece(tiny_config):
     plain, compiled = tiny_models(tiny_config)
     compile_parts(parts(compiled), "cpu", "eager")
-
-    def assert_same_inference(*sizes: tuple[int, int]) -> None:
+    graphs = []
+    # Sides of levels that are the number of heads, levels or pictures would be taken for these, and compiled apart.
+    for sizes in ([(288, 352)] * 3, [(288, 384), (224, 352), (352, 288)], [(352, 416), (288, 352), (224, 448)]):
         batch = examples(plain, *sizes)
         with torch.no_grad():
             results = [model.eval()(batch) for model in (plain, compiled)]
         for expected, actual in zip(*results, strict=True):
             assert torch.equal(expected["panoptic_seg"][0], actual["panoptic_seg"][0])
             assert torch.allclose(expected["instances"].scores, actual["instances"].scores, atol=1e-6)
-
-    assert_same_inference((160, 256))
-    assert_same_inference((160, 256), (224, 192))
-    graphs = COUNTERS["stats"]["unique_graphs"]
-    assert_same_inference((256, 160))
-    assert_same_inference((288, 192), (160, 224), (224, 320))
-    assert COUNTERS["stats"]["unique_graphs"] == graphs > 3
-    assert_same_training(plain, compiled, tiny_config(), examples(plain, (160, 256)), examples(plain, (192, 224)))
+        graphs.append(COUNTERS["stats"]["unique_graphs"])
+    assert 0 < graphs[0] < graphs[1]  # one more form of encoder and location decoder, with padding
+    assert graphs[1] == graphs[2]
     assert not COUNTERS["graph_break"]
 
 
