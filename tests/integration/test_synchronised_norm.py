@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 import torch
 from detectron2.modeling import build_backbone, build_model
@@ -37,13 +39,13 @@ def run_on_rank(rank: int, path: str, cfg, sizes) -> None:
     import panoptic_segformer.registration  # noqa: F401  a spawned process starts anew
 
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{path}.meeting", rank=rank, world_size=2)
+    distributed.init_process_group("gloo", f"file://{path}.meeting", timedelta(minutes=5), rank=rank, world_size=2)
     comm.create_local_process_group(2)
     torch.manual_seed(0)
     model = build_model(cfg).train()
     examples = batch(model, *(size for own in sizes for size in own))
     first = sum(len(own) for own in sizes[:rank])
-    parallel = DistributedDataParallel(model, broadcast_buffers=False)  # as Detectron2 wraps it, but on the CPU
+    parallel = DistributedDataParallel(model)  # as Detectron2 wraps it, but on the CPU
     sum(parallel(examples[first : first + len(sizes[rank])]).values()).backward()
     if rank == 0:
         torch.save((gradients(model), model.state_dict()), path)
@@ -80,8 +82,7 @@ def test_ranks_whose_pictures_differ_in_size_do_not_wait_for_each_other(tiny_con
     cfg = tiny_config(*RESNET, "MODEL.RESNETS.NORM", "naiveSyncBN")
     path = str(tmp_path / "rank0.pth")
     sizes = [[(96, 128), (64, 96)], [(96, 96), (96, 96)]]
-    workers = multiprocessing.spawn(run_on_rank, (path, cfg, sizes), nprocs=2, join=False)
-    assert workers.join(timeout=300)
+    multiprocessing.spawn(run_on_rank, (path, cfg, sizes), nprocs=2)  # gloo gives up if they wait
     assert all(gradient.isfinite().all() for gradient in torch.load(path, weights_only=True)[0].values())
 
 
