@@ -10,7 +10,6 @@ from collections.abc import Iterable
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY
-from detectron2.utils import comm
 from torch import nn
 
 from .modeling.location_decoder import Location
@@ -46,14 +45,13 @@ def check_backbone(cfg: CfgNode) -> None:
 
 
 def check_norms(backbone: nn.Module, device: str) -> None:
-    """Raise ValueError if several ranks on a device can't share the statistics of a backbone's batch norm."""
+    """Raise ValueError if ranks on a device can't share the statistics of a backbone's batch norm."""
     is_shared = any(isinstance(module, nn.SyncBatchNorm) for module in backbone.modules())
-    ranks = comm.get_world_size()
-    if is_shared and ranks > 1 and torch.device(device).type == "cpu":
+    # torch's would refuse processors among ranks in the first step, however few ranks there are.
+    if is_shared and torch.device(device).type == "cpu" and torch.distributed.is_initialized():
         raise ValueError(
-            f"torch's synchronised batch norm runs on GPUs alone, and MODEL.DEVICE is 'cpu' on {ranks} ranks: set "
-            "MODEL.RESNETS.NORM to naiveSyncBN, which Detectron2 computes itself, or to FrozenBN "
-            "(MODEL.TIMM.SYNC_BATCH_NORM to False)"
+            "torch's synchronised batch norm runs on GPUs alone, and MODEL.DEVICE is 'cpu': set MODEL.RESNETS.NORM to "
+            "naiveSyncBN, which Detectron2 computes itself, or to FrozenBN (MODEL.TIMM.SYNC_BATCH_NORM to False)"
         )
 
 

@@ -140,7 +140,11 @@ def test_frozen_batch_norm_has_nothing_to_share():
         TimmBackbone("resnet18", [8, 16, 32], sync_batch_norm=True)
 
 
-def test_ranks_on_processors_are_told_what_to_take(tiny_config, monkeypatch):
-    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
-    with pytest.raises(ValueError, match=r"GPUs alone.* on 2 ranks: set MODEL.RESNETS.NORM to naiveSyncBN"):
-        resnet_model(tiny_config, "SyncBN")
+def test_ranks_on_processors_are_told_what_to_take(tiny_config, tmp_path):
+    assert resnet_model(tiny_config, "SyncBN")  # without ranks it is batch norm
+    distributed.init_process_group("gloo", f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        with pytest.raises(ValueError, match=r"GPUs alone.*: set MODEL.RESNETS.NORM to naiveSyncBN"):
+            resnet_model(tiny_config, "SyncBN")
+    finally:
+        distributed.destroy_process_group()
