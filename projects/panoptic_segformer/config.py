@@ -105,8 +105,8 @@ def _add_loss_keys(node: CfgNode) -> None:
     node.LOSS.MASK_WEIGHT = 2.0
     # The released code doubles the weight of the stuff classification.
     node.LOSS.STUFF_CLASS_WEIGHT = 4.0
-    # 0 compares whole masks, as released. N compares each mask at N points, most of them at its boundary, which trains
-    # in less memory and more time: masks are not kept, but made again in the backward pass.
+    # 0 compares whole masks, as released. N compares each mask at N points, most of them at its boundary: masks are
+    # not kept, but made again in the backward pass, which saves memory in pictures of many segments and takes time.
     node.LOSS.MASK_POINTS = 0
     # Costs of the one-to-one matching of queries and things by class and location.
     node.MATCHER = CfgNode()
