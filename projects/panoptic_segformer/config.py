@@ -70,6 +70,9 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # True trains in less memory and more time: layers and backbone blocks keep what goes in and out alone, and run
     # again in the backward pass (activation checkpointing).
     node.ACTIVATION_CHECKPOINTING = False
+    # True lets torch.compile write the kernels of encoder and decoders, in training and inference: the first pictures
+    # take minutes. Sizes of pictures may change; exports and measurements take the model as it is without.
+    node.COMPILE = False
 
     node.ENCODER = CfgNode()
     node.ENCODER.NUM_LAYERS = 6
@@ -103,6 +106,9 @@ def _add_loss_keys(node: CfgNode) -> None:
     node.LOSS.MASK_WEIGHT = 2.0
     # The released code doubles the weight of the stuff classification.
     node.LOSS.STUFF_CLASS_WEIGHT = 4.0
+    # 0 compares whole masks, as released. N compares each mask at N points, most of them at its boundary: masks are
+    # not kept, but made again in the backward pass, which saves memory in pictures of many segments and takes time.
+    node.LOSS.MASK_POINTS = 0
     # Costs of the one-to-one matching of queries and things by class and location.
     node.MATCHER = CfgNode()
     node.MATCHER.CLASS_COST = 2.0
@@ -157,6 +163,9 @@ def _add_backbone_keys(cfg: CfgNode) -> None:
     node.STRIDES = [8, 16, 32]
     # True keeps the statistics and affine parameters of batch norm as they were loaded.
     node.FREEZE_BATCH_NORM = True
+    # True takes the statistics of batch norm that learns over all GPUs; for Detectron2's ResNet, MODEL.RESNETS.NORM is
+    # SyncBN instead.
+    node.SYNC_BATCH_NORM = False
     # Greatest share of pictures for which a residual branch is left out in training; it grows linearly with depth.
     node.DROP_PATH = 0.0
     # True adds layer norm to each feature, as detectors on Swin have it; PVTv2 has its own.
@@ -196,6 +205,9 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     # Factor of the learning rate for parameters whose name contains one of the words below.
     cfg.SOLVER.SLOW_MULTIPLIER = 0.1
     cfg.SOLVER.SLOW_PARAMETERS = ["backbone", "sampling_offsets", "reference_points"]
+    # Each layer of the backbone learns so many times as fast as the one above it, in (0, 1]: the topmost by this
+    # factor, the one below by its square. The factors above come on top; 1.0 switches it off.
+    cfg.SOLVER.LAYER_DECAY = 1.0
     # The pictures of a step are computed in so many parts, one after the other: less memory, the same step.
     cfg.SOLVER.ACCUMULATE_STEPS = 1
     # Of mixed precision (SOLVER.AMP.ENABLED): "float16" with scaled losses, or "bfloat16".

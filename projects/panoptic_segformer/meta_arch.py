@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
-from detectron2.structures import Instances
+from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from .building import build_parts
@@ -75,13 +74,9 @@ class PanopticSegFormer(nn.Module):
                 f"backbone {type(backbone).__name__} takes only multiples of {backbone.size_divisibility} pixels; "
                 "this model feeds pictures unpadded, use a backbone without that limit"
             )
-        if any(isinstance(module, nn.SyncBatchNorm | NaiveSyncBatchNorm) for module in backbone.modules()):
-            raise ValueError(
-                "the backbone has synchronised batch norm, which needs one call per batch on every rank; here it is "
-                "called once per picture size. Set MODEL.RESNETS.NORM to FrozenBN, as the released recipe does"
-            )
         self.backbone = backbone
         self.in_features = list(in_features)
+        self.has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in backbone.modules())
         self.neck = neck
         self.encoder = encoder
         self.location_decoder = location_decoder
@@ -162,8 +157,10 @@ class PanopticSegFormer(nn.Module):
 
         Pictures of one size run as one batch. Backbone and neck never see padding: it starts where the levels of
         different sizes are put together, so a picture's result does not depend on the others in its batch. The
-        price is one call of the backbone per size.
+        price is one call of the backbone per size. Only where batch norm learns it is another, see `padded_levels`.
         """
+        if self.training and self.has_batch_norm:
+            return self.padded_levels(images)
         positions: dict[torch.Size, list[int]] = {}
         for position, image in enumerate(images):
             positions.setdefault(image.shape[-2:], []).append(position)
@@ -175,6 +172,24 @@ class PanopticSegFormer(nn.Module):
                 return FeatureLevels(levels, [sizes] * len(images))
             for row, position in enumerate(same_size):
                 pictures[position] = [level[row : row + 1] for level in levels]
+        return pad_levels(pictures)
+
+    def padded_levels(self, images: list[Tensor]) -> FeatureLevels:
+        """Return the same from one call of the backbone, which sees padding in the mean colour.
+
+        Batch norm takes its statistics over the whole batch then, and ranks that share them make as many calls,
+        whatever the sizes of their pictures.
+        """
+        features = self.backbone(ImageList.from_tensors(images).tensor)
+        strides = {name: shape.stride for name, shape in self.backbone.output_shape().items()}
+        pictures = []
+        for picture, image in enumerate(images):
+            height, width = image.shape[-2:]
+            own = [
+                features[name][picture : picture + 1, :, : -(-height // strides[name]), : -(-width // strides[name])]
+                for name in self.in_features
+            ]
+            pictures.append(self.neck(own))
         return pad_levels(pictures)
 
     def same_size_levels(self, batch: Tensor) -> list[Tensor]:
