@@ -1,6 +1,6 @@
 """Break trainings on purpose, and count what is lost.
 
-`python benchmarks/chaos [--kills N] [--signals N] [--only WORD]`
+`python benchmarks/chaos [--kills N] [--signals N] [--only NAME ...]`
 
 Every row is a kind of fault on a small model with all parts (CPU): how often it was tried, what shall happen, and how
 often it did. Trainings are compared with one that nothing happened to, to the last bit. Exit code 1 if anything is
@@ -56,7 +56,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=40, metavar="N", help="default: %(default)s")
     parser.add_argument("--signals", type=int, default=9, metavar="N", help="default: %(default)s")
-    parser.add_argument("--only", default="", metavar="WORD", help="experiments whose name has it: " + ", ".join(NAMES))
+    parser.add_argument("--only", nargs="+", default=NAMES, choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     return parser.parse_args()
 
 
@@ -67,7 +67,7 @@ NAMES = ("kill", "stop", "loader", "disk", "final", "damage", "writable", "pictu
 
 def _experiments(arguments: argparse.Namespace, folder: Path, scenes: Path) -> Iterator[Experiment]:
     """Yield what is asked for; those that compare come with the training that nothing happened to."""
-    wanted = [name for name in NAMES if arguments.only in name]
+    wanted = [name for name in NAMES if name in arguments.only]
     expected: dict[str, object] = {}
     seconds = 0.0
     if set(wanted) & set(NAMES[:6]):

@@ -12,8 +12,9 @@ from documents import ROOT, broken_links, checkout_environment, commands, run_in
 from tiny import tiny_overrides
 
 DOCUMENT = ROOT / "docs/reliability.md"
-# `make chaos` takes minutes: what it calls, with fewer trials.
-CHAOS = [sys.executable, str(ROOT / "benchmarks/chaos"), "--kills", "3", "--signals", "2"]
+# `make chaos` takes minutes: what it calls, with fewer trials and without what the tests of the package try as well.
+FEW = ["--kills", "2", "--signals", "1", "--only", "kill", "stop", "final", "writable", "malice"]
+CHAOS = [sys.executable, str(ROOT / "benchmarks/chaos"), *FEW]
 
 
 @pytest.mark.slow
@@ -30,7 +31,7 @@ def test_chaos_loses_nothing(checkout) -> None:
     done = subprocess.run(CHAOS, cwd=checkout, env=checkout_environment(checkout), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
     table = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ")][1:]
-    assert len(table) == 11
+    assert len(table) == 5
     assert all(int(tried) == int(did) > 0 for _, tried, _, did in table)
 
 

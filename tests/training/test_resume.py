@@ -46,3 +46,12 @@ def test_interrupted_training_ends_bit_equal(tiny_config, tmp_path, workers: str
     first.max_iter = 4
     first.train()
     assert_same(whole, train(cfg, resume=True))
+
+
+def test_training_that_lacks_its_final_checkpoint_alone_gets_it(tiny_config, tmp_path) -> None:
+    """It was killed between the last numbered checkpoint and the final one: no step is left to write it behind."""
+    cfg = tiny_config(*OPTIONS, "DATASETS.TEST", "()")
+    whole = train(cfg)
+    Path(cfg.OUTPUT_DIR, "model_final.pth").unlink()
+    Path(cfg.OUTPUT_DIR, "last_checkpoint").write_text("model_0000005.pth")
+    assert_same(whole, train(cfg, resume=True))

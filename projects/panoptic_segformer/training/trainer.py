@@ -153,6 +153,9 @@ class PanopticTrainer(DefaultTrainer):
 
     def train(self) -> dict[str, dict[str, float]]:
         """Train to the end and return the last evaluation's results by task; empty if there was none."""
+        final = Path(self.cfg.OUTPUT_DIR, "model_final.pth")
+        if self.start_iter >= self.max_iter and not final.is_file():  # interrupted between the last two checkpoints
+            self.checkpointer.save(final.stem, iteration=self.iter)
         super().train()
         if self.ema is not None and comm.is_main_process():
             path = Path(self.cfg.OUTPUT_DIR, "model_final_ema.pth")
