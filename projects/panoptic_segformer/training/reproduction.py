@@ -75,7 +75,7 @@ def reproduce(content: Mapping[str, Any], device: str = "cpu") -> Reproduction:
         sum(losses.values()).backward()
     except FloatingPointError as failure:
         error = str(failure)
-    values = {name: float(loss) for name, loss in losses.items()}
+    values = {name: float(loss.detach()) for name, loss in losses.items()}
     return Reproduction(values, gradient_norms(model), next(iter(not_finite), ""), error)
 
 

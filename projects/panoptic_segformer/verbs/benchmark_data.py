@@ -11,7 +11,7 @@ HELP = "pictures per second of a training's loader, and the share of time that t
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--config-file", required=True, metavar="YAML", help="config of the training")
     parser.add_argument(
         "--workers", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="loader processes; default: 0 1 2"
     )
