@@ -90,8 +90,13 @@ class PanopticCheckpointer(DetectionCheckpointer):
         return bool(self._candidates())
 
     def get_checkpoint_file(self) -> str:
-        """Return the last checkpoint that can be read, "" if there is none."""
-        return next((str(path) for path in self._candidates() if self._is_readable(path)), "")
+        """Return the last checkpoint that can be read, "" if there is none; those passed over are warnings."""
+        for path in self._candidates():
+            fault = self._fault(path)
+            if not fault:
+                return str(path)
+            logger.warning("passing over a checkpoint: %s", fault)
+        return ""
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Continue with the last checkpoint that can be read, or load weights alone.
@@ -109,8 +114,8 @@ class PanopticCheckpointer(DetectionCheckpointer):
         last = self.get_checkpoint_file()
         if not last:
             raise ValueError(
-                f"none of the {len(candidates)} checkpoints in {self.save_dir} can be read: remove them, or start anew "
-                "without --resume in another OUTPUT_DIR"
+                f"none of the {len(candidates)} checkpoints in {self.save_dir} serves, the last one because: "
+                f"{self._fault(candidates[0])}. Remove them, or start anew without --resume in another OUTPUT_DIR"
             )
         return self.load(last)
 
@@ -128,17 +133,16 @@ class PanopticCheckpointer(DetectionCheckpointer):
             return numbered
         return [path for path in dict.fromkeys([tagged, *numbered]) if path.parent == folder and path.is_file()]
 
-    def _is_readable(self, path: Path) -> bool:
+    def _fault(self, path: Path) -> str:
+        """Return why a training can't go on from a checkpoint, "" if it can."""
         try:
             _check_sums(path)
             content = read_own_checkpoint(path)
         except ValueError as error:
-            logger.warning("passing over a checkpoint: %s", error)
-            return False
+            return str(error)
         needed = {"model", "trainer"} if "trainer" in self.checkpointables else {"model"}
-        if missing := needed - set(content):
-            logger.warning("passing over checkpoint %s, which has no %s", path, ", ".join(sorted(missing)))
-        return not missing
+        missing = ", ".join(sorted(needed - set(content)))
+        return f"checkpoint {path} has no {missing}" if missing else ""
 
 
 def _zoo_content(content: dict[str, object]) -> dict[str, object]:
