@@ -1,5 +1,6 @@
 # `make demo` runs the main job on data that it makes itself, `make test` runs the tests, `make compare` puts the demo's
-# model beside five others. All set up what they need first, once. PYTHON chooses the interpreter to start from.
+# model beside five others, `make chaos` breaks trainings on purpose and counts what is lost. All set up what they need
+# first, once. PYTHON chooses the interpreter to start from.
 PYTHON ?= python3
 STAMP := .setup/interpreter
 RUN = $$(cat $(STAMP))
@@ -8,7 +9,7 @@ RUN = $$(cat $(STAMP))
 COMPARED := panoptic_segformer panoptic_fcn maskformer detr_panoptic panoptic_fpn panoptic_deeplab
 DEMO_WEIGHTS := output/demo/training/model_final.pth
 
-.PHONY: demo compare test lint setup
+.PHONY: demo compare chaos test lint setup
 setup: $(STAMP)
 
 # A stamp whose interpreter is gone is no set-up.
@@ -30,8 +31,11 @@ compare: $(STAMP) $(DEMO_WEIGHTS)
 $(DEMO_WEIGHTS):
 	$(MAKE) demo
 
+chaos: $(STAMP)
+	$(RUN) benchmarks/chaos
+
 test: $(STAMP)
-	$(RUN) -m pytest -n 2
+	$(RUN) -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

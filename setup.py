@@ -18,6 +18,8 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "panoptic_segformer"
 REBUILD = "pip install --no-build-isolation -e ."
+# What each brings is in requirements/extras.
+EXTRAS = ("export", "page", "ray", "robustness", "video")
 # torch 2.11, the oldest with every part of the stable ABI that csrc uses: one binary runs on it and on later ones.
 OLDEST_TORCH = (2, 11)
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"
@@ -155,7 +157,9 @@ setup(
     },
     # Detectron2 is left to the user: the names and requirements of its distributions are not to be relied on.
     install_requires=requirements("runtime.txt"),
-    extras_require={name: requirements(f"extras/{name}.txt") for name in ("export", "page", "robustness", "video")},
+    extras_require={
+        name: requirements(f"extras/{name}.txt") for name in ("export", "page", "ray", "robustness", "video")
+    },
     entry_points={"console_scripts": ["panseg = panoptic_segformer.cli:main"]},
     ext_modules=[make_extension()],
     cmdclass={"build_ext": BuildExtension},

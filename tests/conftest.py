@@ -10,7 +10,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+from panoptic_segformer import compat
 from tiny import forget_scenes, tiny_overrides, words
+
+compat.apply()  # before a test imports what it mends
 
 ROOT = Path(__file__).resolve().parent.parent
 

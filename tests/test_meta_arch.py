@@ -223,11 +223,6 @@ def test_datasets_of_different_classes_are_refused(tiny_config, scenes_root, tmp
         build_model(tiny_config("DATASETS.REGISTER.synthetic_val.PANOPTIC_JSON", str(tmp_path / "reversed.json")))
 
 
-def test_synchronised_batch_norm_is_refused(golden):
-    with pytest.raises(ValueError, match="synchronised batch norm.*MODEL.RESNETS.NORM to FrozenBN"):
-        golden.build_model(MODEL__RESNETS__NORM="SyncBN")
-
-
 @pytest.mark.parametrize("training", [True, False])
 def test_autocast_changes_little(golden, golden_model, training):
     """Geometry, matching and losses stay in float32, so that half precision costs rounding alone."""

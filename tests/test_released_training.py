@@ -10,7 +10,6 @@ import torch
 
 from golden import Golden
 from panoptic_segformer.checkpoint.convert import convert_released
-from panoptic_segformer.training.criterion import SegmentCounts
 from panoptic_segformer.training.optimizer import build_optimizer
 from panoptic_segformer.training.targets import PictureTargets
 
@@ -155,7 +154,7 @@ def test_matching_selects_the_same_queries(golden, run):
     levels = model.extract_levels(model.preprocess([example]))
     location = model.location_decoder(model.encoder(levels), levels)
     targets = [PictureTargets.from_instances(example["instances"], example["stuff"], model.pixel_mean)]
-    counts = SegmentCounts.of(targets, location.queries.shape[1])
+    counts = model.segment_counts(targets)
     record = golden.json["trains"][run]
     assert (counts.things, counts.stuff) == (record["num_total_pos_thing"], record["num_total_pos_stuff"])
     assert counts.thing_share == pytest.approx(record["things_ratio"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from panoptic_segformer.writing import whole_folder
+from panoptic_segformer.writing import remove_partial, whole_folder
 
 
 def test_whole_folder_appears_complete(tmp_path):
@@ -80,3 +80,21 @@ def test_whole_folder_never_replaces_a_file(tmp_path):
 def test_whole_folder_without_a_parent_says_so(tmp_path):
     with pytest.raises(FileNotFoundError), whole_folder(tmp_path / "absent/out"):
         pass
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
+    for name in (".out.7.partial", ".out.8.partial", ".other.7.partial", ".out.9.old", "out"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+    for name in (".a[1].7.partial.json", ".b.7.partial.json", "a[1].json", ".a1.7.partial.json"):
+        (tmp_path / name).write_text("")
+    remove_partial(tmp_path / "out")
+    remove_partial(tmp_path / "a[1].json")
+    left = [".a1.7.partial.json", ".b.7.partial.json", ".other.7.partial", "a[1].json", "out"]
+    assert sorted(os.listdir(tmp_path)) == left
+    assert os.listdir(tmp_path / "out") == ["deep"]
+
+
+def test_old_folder_is_kept_while_there_is_no_new_one(tmp_path):
+    (tmp_path / ".out.9.old").mkdir()
+    remove_partial(tmp_path / "out")
+    assert os.listdir(tmp_path) == [".out.9.old"]

@@ -14,6 +14,8 @@ def tiny_overrides(output_dir: Path) -> list[str]:
     node = "MODEL.PANOPTIC_SEGFORMER"
     pairs = {
         "MODEL.DEVICE": "cpu",
+        "MODEL.TIMM.NAME": "test_efficientnet",  # timm's model for tests
+        "MODEL.TIMM.WEIGHTS": "",
         f"{node}.EMBED_DIM": "32",
         f"{node}.NUM_HEADS": "4",
         f"{node}.FEEDFORWARD_DIM": "32",

@@ -116,7 +116,7 @@ class ReleasedArrangement(PanopticSegFormer):
         self, memory: Tensor, levels: FeatureLevels, location: LocationOutput, targets: list[PictureTargets]
     ) -> dict[str, Tensor]:
         """Return all losses by name; memory: (1, S, D)."""
-        counts = SegmentCounts.of(targets, location.queries.shape[1])
+        counts = self.segment_counts(targets)
         tokens = _mask_tokens(memory, levels)
         losses, selected = self.criterion.location_losses(location, targets, counts)
         losses |= self._selected_thing_losses(tokens, location, selected[0].queries, targets[0].things, counts)

@@ -175,6 +175,10 @@ class PSFDetrPanoptic(PaddedModel):
             losses |= self._mask_losses(outputs, tuple(images.tensor.shape[-2:]), targets, matches, number)
         return losses
 
+    def count_targets(self, batched_inputs: list[dict[str, Any]]) -> tuple[int]:
+        """Return the number of segments that the losses of training examples are divided by."""
+        return (sum(len(example["instances"]) + len(example["stuff"]) for example in batched_inputs),)
+
     def extract_targets(self, example: dict[str, Any]) -> SegmentTargets:
         """Return things and stuff of a training example as one set; their classes are rows of the class head.
 

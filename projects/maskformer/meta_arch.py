@@ -89,6 +89,10 @@ class PSFMaskFormer(PaddedModel):
         with torch.autocast(self.device.type, enabled=False):
             return self.criterion(outputs if self.deep_supervision else outputs[-1:], targets)
 
+    def count_targets(self, batched_inputs: list[dict[str, Any]]) -> tuple[int]:
+        """Return the number of segments that the losses of training examples are divided by."""
+        return (sum(len(example["instances"]) + len(example["stuff"]) for example in batched_inputs),)
+
     def _targets(self, example: dict[str, Any], padded_size: tuple[int, int]) -> Targets:
         """Return the truth of a training example, its masks at the size of the padded batch."""
         things, stuff = example["instances"].to(self.device), example["stuff"].to(self.device)

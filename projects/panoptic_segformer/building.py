@@ -13,7 +13,8 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 from torch import nn
 
-from .checks import check_backbone, check_choices, check_features, check_sizes
+from .checks import check_backbone, check_choices, check_features, check_norms, check_sizes
+from .compilation import compile_parts
 from .data.categories import Categories
 from .data.datasets import configured_categories
 from .inference.augmentation import Views
@@ -43,6 +44,7 @@ def build_parts(cfg: CfgNode) -> dict[str, object]:
     categories = _categories(cfg)
     check_sizes(node, categories.num_things, categories.num_stuff)
     backbone = build_backbone(cfg)
+    check_norms(backbone, cfg.MODEL.DEVICE)
     fold_frozen_norms(backbone)
     shapes = backbone.output_shape()
     check_features(node, shapes)
@@ -52,6 +54,8 @@ def build_parts(cfg: CfgNode) -> dict[str, object]:
         recompute_backbone(backbone)
         recompute_layers(encoder.layers)
         recompute_layers(_layers(decoders))
+    if node.COMPILE:
+        compile_parts([encoder, *filter(None, decoders.values())], cfg.MODEL.DEVICE)
     return {
         "backbone": backbone,
         "in_features": node.IN_FEATURES,
@@ -176,7 +180,7 @@ def _criterion(node: CfgNode) -> Criterion:
         mask=node.LOSS.MASK_WEIGHT,
         stuff_class=node.LOSS.STUFF_CLASS_WEIGHT,
     )
-    return Criterion(matcher, weights)
+    return Criterion(matcher, weights, node.LOSS.MASK_POINTS)
 
 
 def _inference_options(node: CfgNode) -> InferenceOptions:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY
+from torch import nn
 
 from .modeling.location_decoder import Location
 from .modeling.mask_attention import NUM_MASK_LEVELS
 
-__all__ = ["check_backbone", "check_choices", "check_features", "check_segments", "check_sizes"]
+__all__ = ["check_backbone", "check_choices", "check_features", "check_norms", "check_segments", "check_sizes"]
 
 _QUERIES = ("decoupled", "joint")
 _SEGMENTS = ("all", "things", "stuff")
@@ -40,6 +42,17 @@ def check_backbone(cfg: CfgNode) -> None:
     _check_choice("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, (name for name, _ in BACKBONE_REGISTRY))
     if cfg.MODEL.BACKBONE.NAME == "build_resnet_backbone":
         _check_choice("MODEL.RESNETS.DEPTH", cfg.MODEL.RESNETS.DEPTH, _DEPTHS)
+
+
+def check_norms(backbone: nn.Module, device: str) -> None:
+    """Raise ValueError if ranks on a device can't share the statistics of a backbone's batch norm."""
+    is_shared = any(isinstance(module, nn.SyncBatchNorm) for module in backbone.modules())
+    # torch's would refuse processors among ranks in the first step, however few ranks there are.
+    if is_shared and torch.device(device).type == "cpu" and torch.distributed.is_initialized():
+        raise ValueError(
+            "torch's synchronised batch norm runs on GPUs alone, and MODEL.DEVICE is 'cpu': set MODEL.RESNETS.NORM to "
+            "naiveSyncBN, which Detectron2 computes itself, or to FrozenBN (MODEL.TIMM.SYNC_BATCH_NORM to False)"
+        )
 
 
 def check_features(node: CfgNode, given: Iterable[str]) -> None:
@@ -84,6 +97,7 @@ def check_sizes(node: CfgNode, num_things: int, num_stuff: int) -> None:
         ("MASK_DECODER.NUM_JOINT_BLOCKS", blocks.NUM_JOINT_BLOCKS, 1, is_joint),
         ("ENCODER.NUM_LAYERS", node.ENCODER.NUM_LAYERS, 1, True),
         ("MERGING.NUM_THING_CANDIDATES", node.MERGING.NUM_THING_CANDIDATES, 1, has_queries),
+        ("LOSS.MASK_POINTS", node.LOSS.MASK_POINTS, 0, True),
         ("TEST.NUM_MASK_LAYERS", node.TEST.NUM_MASK_LAYERS, 0, True),
     ):
         if is_used and given < least:

@@ -33,7 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="panseg", description="Panoptic SegFormer for Detectron2.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in VERBS:
-        of_verb = verbs.add_parser(verb.__name__.rpartition(".")[-1], help=verb.HELP)
+        name = verb.__name__.rpartition(".")[-1].replace("_", "-")
+        of_verb = verbs.add_parser(name, help=verb.HELP)
         verb.add_arguments(of_verb)
         of_verb.set_defaults(run=verb.run)
     return parser

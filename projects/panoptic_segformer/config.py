@@ -36,6 +36,7 @@ def add_shared_config(cfg: CfgNode) -> None:
         _add_backbone_keys(cfg)
         _add_data_keys(cfg)
         _add_solver_keys(cfg)
+        _add_run_keys(cfg)
 
 
 def add_merging_config(cfg: CfgNode) -> None:
@@ -69,6 +70,9 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # True trains in less memory and more time: layers and backbone blocks keep what goes in and out alone, and run
     # again in the backward pass (activation checkpointing).
     node.ACTIVATION_CHECKPOINTING = False
+    # True lets torch.compile write the kernels of encoder and decoders, in training and inference: the first pictures
+    # take minutes. Sizes of pictures may change; exports and measurements take the model as it is without.
+    node.COMPILE = False
 
     node.ENCODER = CfgNode()
     node.ENCODER.NUM_LAYERS = 6
@@ -102,6 +106,9 @@ def _add_loss_keys(node: CfgNode) -> None:
     node.LOSS.MASK_WEIGHT = 2.0
     # The released code doubles the weight of the stuff classification.
     node.LOSS.STUFF_CLASS_WEIGHT = 4.0
+    # 0 compares whole masks, as released. N compares each mask at N points, most of them at its boundary: masks are
+    # not kept, but made again in the backward pass, which saves memory in pictures of many segments and takes time.
+    node.LOSS.MASK_POINTS = 0
     # Costs of the one-to-one matching of queries and things by class and location.
     node.MATCHER = CfgNode()
     node.MATCHER.CLASS_COST = 2.0
@@ -156,6 +163,9 @@ def _add_backbone_keys(cfg: CfgNode) -> None:
     node.STRIDES = [8, 16, 32]
     # True keeps the statistics and affine parameters of batch norm as they were loaded.
     node.FREEZE_BATCH_NORM = True
+    # True takes the statistics of batch norm that learns over all GPUs; for Detectron2's ResNet, MODEL.RESNETS.NORM is
+    # SyncBN instead.
+    node.SYNC_BATCH_NORM = False
     # Greatest share of pictures for which a residual branch is left out in training; it grows linearly with depth.
     node.DROP_PATH = 0.0
     # True adds layer norm to each feature, as detectors on Swin have it; PVTv2 has its own.
@@ -178,6 +188,13 @@ def _add_data_keys(cfg: CfgNode) -> None:
     # Least and greatest height and width of the crop, pixels.
     node.CROP_MIN = 384
     node.CROP_MAX = 600
+    # What a training does with a picture that can't be read, or does not fit its truth: "stop", or "skip" (say it once
+    # and take another one).
+    cfg.DATALOADER.BROKEN_PICTURES = "stop"
+    # Seconds after which a loader process that gives no batch stops the training; 0 = never.
+    cfg.DATALOADER.TIMEOUT = 600
+    # Folder where a training keeps decoded pictures, about 6 bytes a pixel; "" = nowhere.
+    cfg.DATALOADER.CACHE_DIR = ""
 
 
 def _add_solver_keys(cfg: CfgNode) -> None:
@@ -188,6 +205,27 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     # Factor of the learning rate for parameters whose name contains one of the words below.
     cfg.SOLVER.SLOW_MULTIPLIER = 0.1
     cfg.SOLVER.SLOW_PARAMETERS = ["backbone", "sampling_offsets", "reference_points"]
+    # Each layer of the backbone learns so many times as fast as the one above it, in (0, 1]: the topmost by this
+    # factor, the one below by its square. The factors above come on top; 1.0 switches it off.
+    cfg.SOLVER.LAYER_DECAY = 1.0
+    # The pictures of a step are computed in so many parts, one after the other: less memory, the same step.
+    cfg.SOLVER.ACCUMULATE_STEPS = 1
+    # Of mixed precision (SOLVER.AMP.ENABLED): "float16" with scaled losses, or "bfloat16".
+    cfg.SOLVER.AMP.PRECISION = "float16"
+    # Weights averaged over the steps are evaluated and saved as well: share of the old average that a step keeps, such
+    # as 0.9997; 0 = no average.
+    cfg.SOLVER.EMA_DECAY = 0.0
+    # So many steps may be left out because losses or gradients are not finite; the next one stops the training.
+    cfg.SOLVER.MAX_SKIPPED_STEPS = 0
+    # Checkpoints of the last so many periods are kept; 0 = all.
+    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0
+
+
+def _add_run_keys(cfg: CfgNode) -> None:
+    # True lets torch use deterministic algorithms alone: with a SEED, a training ends in the same bits again.
+    cfg.SOLVER.DETERMINISTIC = False
+    # Pictures of each dataset of DATASETS.TEST that TensorBoard gets at every evaluation, beside truth and prediction.
+    cfg.TEST.VALIDATION_PICTURES = 4
 
 
 def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:

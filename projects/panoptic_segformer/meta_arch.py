@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
+from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from .building import build_parts
@@ -74,13 +74,9 @@ class PanopticSegFormer(nn.Module):
                 f"backbone {type(backbone).__name__} takes only multiples of {backbone.size_divisibility} pixels; "
                 "this model feeds pictures unpadded, use a backbone without that limit"
             )
-        if any(isinstance(module, nn.SyncBatchNorm | NaiveSyncBatchNorm) for module in backbone.modules()):
-            raise ValueError(
-                "the backbone has synchronised batch norm, which needs one call per batch on every rank; here it is "
-                "called once per picture size. Set MODEL.RESNETS.NORM to FrozenBN, as the released recipe does"
-            )
         self.backbone = backbone
         self.in_features = list(in_features)
+        self.has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in backbone.modules())
         self.neck = neck
         self.encoder = encoder
         self.location_decoder = location_decoder
@@ -161,8 +157,10 @@ class PanopticSegFormer(nn.Module):
 
         Pictures of one size run as one batch. Backbone and neck never see padding: it starts where the levels of
         different sizes are put together, so a picture's result does not depend on the others in its batch. The
-        price is one call of the backbone per size.
+        price is one call of the backbone per size. Only where batch norm learns it is another, see `padded_levels`.
         """
+        if self.training and self.has_batch_norm:
+            return self.padded_levels(images)
         positions: dict[torch.Size, list[int]] = {}
         for position, image in enumerate(images):
             positions.setdefault(image.shape[-2:], []).append(position)
@@ -176,6 +174,24 @@ class PanopticSegFormer(nn.Module):
                 pictures[position] = [level[row : row + 1] for level in levels]
         return pad_levels(pictures)
 
+    def padded_levels(self, images: list[Tensor]) -> FeatureLevels:
+        """Return the same from one call of the backbone, which sees padding in the mean colour.
+
+        Batch norm takes its statistics over the whole batch then, and ranks that share them make as many calls,
+        whatever the sizes of their pictures.
+        """
+        features = self.backbone(ImageList.from_tensors(images).tensor)
+        strides = {name: shape.stride for name, shape in self.backbone.output_shape().items()}
+        pictures = []
+        for picture, image in enumerate(images):
+            height, width = image.shape[-2:]
+            own = [
+                features[name][picture : picture + 1, :, : -(-height // strides[name]), : -(-width // strides[name])]
+                for name in self.in_features
+            ]
+            pictures.append(self.neck(own))
+        return pad_levels(pictures)
+
     def same_size_levels(self, batch: Tensor) -> list[Tensor]:
         """Return the neck's levels of a batch (B, 3, H, W) of normalised images, finest first."""
         # torch pools channels last several times as fast on a CPU; in training that would take more memory.
@@ -186,9 +202,31 @@ class PanopticSegFormer(nn.Module):
 
     def extract_targets(self, example: dict[str, object]) -> PictureTargets:
         """Return the truth of a training example, of the kinds of segments that the model learns."""
+        return PictureTargets.from_instances(*self._learned(example), self.pixel_mean, self.location, self.is_joint)
+
+    def _learned(self, example: dict[str, object]) -> tuple[Instances, Instances]:
         things = example["instances"] if self.categories.num_things else example["instances"][:0]
         stuff = example["stuff"] if self.categories.num_stuff else example["stuff"][:0]
-        return PictureTargets.from_instances(things, stuff, self.pixel_mean, self.location, self.is_joint)
+        return things, stuff
+
+    def count_targets(self, batched_inputs: list[dict[str, object]]) -> tuple[int, int]:
+        """Return how many things and stuff segments of training examples the losses are divided by.
+
+        Where one set of queries learns both, all are things here.
+        """
+        return self._count([tuple(map(len, self._learned(example))) for example in batched_inputs])
+
+    def segment_counts(self, targets: list[PictureTargets]) -> SegmentCounts:
+        """Return the normalisers of the losses for a batch of which this process has these pictures."""
+        numbers = self._count([(len(target.things.classes), len(target.stuff.classes)) for target in targets])
+        with_things, with_stuff = self.location_decoder is not None, self.stuff_mask_decoder is not None
+        return SegmentCounts.of(numbers, self.device, with_things, with_stuff)
+
+    def _count(self, lengths: list[tuple[int, int]]) -> tuple[int, int]:
+        """Return the numbers of a batch whose pictures have so many things and stuff segments; queries limit things."""
+        queries = 0 if self.location_decoder is None else self.location_decoder.num_queries
+        things = sum(min(things + stuff * self.is_joint, queries) for things, stuff in lengths)
+        return things, sum(stuff for _, stuff in lengths)
 
     def compute_losses(
         self, memory: Tensor, levels: FeatureLevels, location: LocationOutput | None, targets: list[PictureTargets]
@@ -197,8 +235,7 @@ class PanopticSegFormer(nn.Module):
 
         Masks are decoded picture by picture, each from its own tokens: padding takes no part in their attention.
         """
-        num_queries = 0 if location is None else location.queries.shape[1]
-        counts = SegmentCounts.of(targets, num_queries, self.stuff_mask_decoder is not None)
+        counts = self.segment_counts(targets)
         pictures = [self._mask_tokens(memory, levels, [picture]) for picture in range(len(targets))]
         losses: dict[str, Tensor] = {}
         if self.thing_mask_decoder is not None:
@@ -240,13 +277,13 @@ class PanopticSegFormer(nn.Module):
         ]
         class_logits, maps = zip(*decoded, strict=True)
         if self.is_joint:
-            kind, share = "joint", 1.0
+            kind = "joint"
             segments = [target.joined(self.categories.num_things) for target in targets]
         else:
-            kind, share = "thing", counts.thing_share
+            kind = "thing"
             segments = [target.things for target in targets]
         with self._without_autocast():
-            return self.criterion.classified_losses(kind, location, class_logits, maps, segments, share)
+            return self.criterion.classified_losses(kind, location, class_logits, maps, segments, counts)
 
     def _stuff_losses(
         self, pictures: list[MaskTokens], targets: list[PictureTargets], counts: SegmentCounts

@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_setup
-from panopticapi.utils import rgb2id
 
 from .data.categories import Categories
 from .data.datasets import register_datasets
-from .data.reading import read_picture, read_segment_colors
+from .data.reading import read_picture
 from .data.synthetic import write_scenes
 from .inference.loading import load_predictor, panoptic_only
 from .registration import load_config
+from .training.run_record import write_run_record
 from .training.trainer import PanopticTrainer
-from .visualization import draw_panoptic, side_by_side, write_picture
+from .visualization import draw_example, write_picture
 from .writing import whole_file
 
 __all__ = ["run_quickstart"]
@@ -56,6 +56,7 @@ def run_quickstart(config_file: str | Path, output_dir: str | Path) -> dict[str,
     cfg = load_config(config_file, ["OUTPUT_DIR", str(training_dir), "SEED", "1"])
     cfg.freeze()
     default_setup(cfg, argparse.Namespace(config_file=str(config_file), eval_only=False))
+    write_run_record(cfg, training_dir, resume=False)
     register_datasets(cfg)
     trainer = PanopticTrainer(cfg)
     trainer.resume_or_load(resume=False)
@@ -75,22 +76,13 @@ def _draw_examples(cfg: Any) -> np.ndarray:
     categories = Categories.from_metadata(MetadataCatalog.get(name))
     predictor = load_predictor(cfg)
     dataset = DatasetCatalog.get(name)
-    rows = [_draw_row(dataset[index], predictor, categories) for index in SHOWN]
+    rows = []
+    for record in (dataset[index] for index in SHOWN):
+        result = predictor(read_picture(record["file_name"], "BGR"))
+        rows.append(draw_example(record, result["panoptic_seg"], categories))
     width = max(row.shape[1] for row in rows)
     padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
     return np.concatenate(padded)
-
-
-def _draw_row(record: dict[str, Any], predictor: Any, categories: Categories) -> np.ndarray:
-    image = read_picture(record["file_name"], "RGB")
-    truth = rgb2id(read_segment_colors(record["pan_seg_file_name"], image.shape[:2]))
-    result = predictor(np.ascontiguousarray(image[..., ::-1]))
-    panels = [
-        ("input", image),
-        ("truth", draw_panoptic(image, truth, record["segments_info"], categories)),
-        ("prediction", draw_panoptic(image, *result["panoptic_seg"], categories)),
-    ]
-    return side_by_side(panels)
 
 
 def _write_json(content: dict[str, float], path: Path) -> None:

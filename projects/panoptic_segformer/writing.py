@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["whole_file", "whole_folder"]
+__all__ = ["remove_partial", "whole_file", "whole_folder"]
 
 
 @contextmanager
@@ -49,3 +50,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
             os.replace(old, path)
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_partial(path: Path) -> None:
+    """Remove what processes that were killed left beside a path; no other process may be writing it."""
+    file = f".{glob.escape(path.stem)}.*.partial{glob.escape(path.suffix)}"
+    folder = f".{glob.escape(path.name)}.*"
+    olds = path.parent.glob(f"{folder}.old") if path.exists() else ()
+    for left in (*path.parent.glob(file), *path.parent.glob(f"{folder}.partial"), *olds):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)

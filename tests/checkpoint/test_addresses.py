@@ -15,7 +15,7 @@ from detectron2.utils.file_io import PathManager
 
 import panoptic_segformer.registration  # noqa: F401  registers the addresses
 from golden import Golden
-from panoptic_segformer.checkpoint.loading import PanopticCheckpointer
+from panoptic_segformer.checkpoint.checkpointer import PanopticCheckpointer
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
-from panoptic_segformer.checkpoint.loading import PanopticCheckpointer, read_checkpoint
+from panoptic_segformer.checkpoint.checkpointer import PanopticCheckpointer
+from panoptic_segformer.checkpoint.loading import read_checkpoint
 
 CLASS_HEADS = "location_decoder.class_heads"
 

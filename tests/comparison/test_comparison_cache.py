@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from panoptic_segformer.comparison.cache import PredictionCache, code_digest, digest_of, file_digest
+from panoptic_segformer.comparison.cache import PredictionCache, code_digest, digest_of
 from panoptic_segformer.comparison.results import Prediction
+from panoptic_segformer.hashing import file_digest
 
 KEY = digest_of("anything")
 

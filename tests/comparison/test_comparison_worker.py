@@ -16,10 +16,10 @@ from comparison_fakes import JOINT, PERSON, SEPARATED, SIZE, count_calls, write_
 from PIL import Image
 
 from panoptic_segformer.comparison import costs, worker
-from panoptic_segformer.comparison.cache import file_digest
 from panoptic_segformer.comparison.job import RESULT_FILE, Job, JobPicture, JobResult
 from panoptic_segformer.comparison.spec import ModelSpec
 from panoptic_segformer.comparison.worker import ModelRun, main
+from panoptic_segformer.hashing import file_digest
 
 # Modules and registered classes live as long as the tests' process, so that each project needs a name of its own.
 NUMBERS = itertools.count()

@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 
 from detr_panoptic import PSFDetrPanoptic, add_detr_panoptic_config
 from panoptic_segformer import add_panoptic_segformer_config, load_config
-from panoptic_segformer.checkpoint.loading import PanopticCheckpointer
+from panoptic_segformer.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_segformer.data.augmentations import build_augmentations
 from panoptic_segformer.training.optimizer import build_optimizer
 

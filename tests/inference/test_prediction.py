@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from panoptic_segformer.data.categories import Categories
@@ -33,7 +34,7 @@ class FakePredictor:
 
 
 def draw(predictor, files, folder, batch_size=1):
-    return predict_files(predictor, files, [DrawingSaver(Drawing("overlay", folder), files)], batch_size)
+    return list(predict_files(predictor, files, [DrawingSaver(Drawing("overlay", folder), files)], batch_size))
 
 
 def save(path, size=(40, 30), color=(10, 20, 30), mode="RGB", **options):
@@ -161,7 +162,7 @@ def test_predict_files_runs_batches_and_keeps_the_order(tmp_path, batch_size, ba
         def add(self, file, name, result):
             seen.append((file, name, int(result.image[0, 0, 0])))
 
-    assert predict_files(predictor, files, [Recorder()], batch_size) == []
+    assert predict_files(predictor, files, [Recorder()], batch_size) == {}
     assert seen == [(file, str(number), 10 * number) for number, file in enumerate(files)]
     assert predictor.batches == batches
 
@@ -169,7 +170,7 @@ def test_predict_files_runs_batches_and_keeps_the_order(tmp_path, batch_size, ba
 def test_predict_files_gives_all_savers_the_same_result(tmp_path):
     files = [save(tmp_path / "a.png", (640, 480))]
     drawings = [Drawing(style, tmp_path / style, legend=False) for style in ("overlay", "contours", "side-by-side")]
-    assert predict_files(FakePredictor(), files, [DrawingSaver(drawing, files) for drawing in drawings]) == []
+    assert predict_files(FakePredictor(), files, [DrawingSaver(drawing, files) for drawing in drawings]) == {}
     sizes = [Image.open(drawing.folder / "a.png").size for drawing in drawings]
     assert sizes[:2] == [(640, 480)] * 2
     assert sizes[2][0] > 2 * 640
@@ -188,3 +189,17 @@ def test_predict_files_draws_a_real_picture(shared_dir, tmp_path):
     overlay = Image.open(tmp_path / file.name)
     assert overlay.width == width
     assert overlay.height > height
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_predict_files_leaves_out_a_picture_for_which_memory_is_too_small(tmp_path, batch_size):
+    class Small(FakePredictor):
+        def predict(self, image):
+            if image.shape[0] > 20:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().predict(image)
+
+    files = [save(tmp_path / name, size) for name, size in (("a.png", (9, 9)), ("b.png", (9, 30)), ("c.png", (9, 9)))]
+    saver = DrawingSaver(Drawing("overlay", tmp_path / "out"), files)
+    assert predict_files(Small(), files, [saver], batch_size) == {files[1]: "CUDA out of memory"}
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.png", "c.png"]

@@ -132,3 +132,12 @@ def test_model_benchmark_compares_all_contenders(scenes_root, tmp_path):
     peaks = re.findall(r"^\| (?:inference|training step) +\| +([0-9,]+|-) ", done.stdout, re.MULTILINE)
     assert len(peaks) == 2
     assert all(peak != "-" for peak in peaks) or not os.access("/proc/self/clear_refs", os.W_OK)
+
+
+def test_mask_losses_at_points_take_less_memory():
+    words = ["--things", "8", "--points", "32", "--size", "512", "768"]
+    command = [sys.executable, "benchmarks/mask_losses.py", *words]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    peaks = {way.strip(): float(peak) for way, peak in re.findall(r"\| 8 +\|([^|]+)\| +([\d.]+) +\|", printed)}
+    assert list(peaks) == ["whole masks", "whole masks, ACTIVATION_CHECKPOINTING", "32 points"]
+    assert peaks["32 points"] < 0.5 * peaks["whole masks"]

@@ -45,6 +45,9 @@ def test_training_resumes_and_evaluates(train_net, tmp_path):
 
     again = train_net("--resume")  # nothing left to train
     assert again["panoptic_seg"]["PQ"] == pytest.approx(results["panoptic_seg"]["PQ"])
+    runs = json.loads((output / "run.json").read_text())["runs"]
+    assert [run["is_resumed"] for run in runs] == [False, True]
+    assert len(read_metrics(output)) == len(metrics)  # the last evaluation is there once
     evaluated = train_net("--eval-only", "--resume")
     assert evaluated["panoptic_seg"]["PQ"] == pytest.approx(results["panoptic_seg"]["PQ"])
 

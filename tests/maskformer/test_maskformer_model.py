@@ -16,7 +16,7 @@ from fvcore.nn import FlopCountAnalysis
 
 from panoptic_segformer import load_config
 from panoptic_segformer.analysis.cost import OPERATOR_FLOPS
-from panoptic_segformer.checkpoint.loading import PanopticCheckpointer
+from panoptic_segformer.checkpoint.checkpointer import PanopticCheckpointer
 
 PARAMETERS = {"r50": 45_012_038, "r101": 63_951_942, "swin_t": 41_752_640, "swin_l": 211_571_258}
 KEYS = {"r50": "R50", "r101": "R101", "swin_t": "swin_tiny"}

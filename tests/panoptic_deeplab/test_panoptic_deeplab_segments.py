@@ -13,7 +13,7 @@ from detectron2.projects.panoptic_deeplab import PanopticDeepLab
 from panoptic_deeplab.channels import Channels
 from panoptic_deeplab.meta_arch import Predictions
 from panoptic_deeplab.segments import GroupingOptions, instance_result, panoptic_result
-from panoptic_segformer.checkpoint.loading import PanopticCheckpointer
+from panoptic_segformer.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_segformer.class_numbers import with_class_numbers
 from panoptic_segformer.data.categories import Categories
 from rectangles import make_example

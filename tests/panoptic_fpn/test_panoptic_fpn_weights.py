@@ -9,7 +9,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.modeling.meta_arch import PanopticFPN
 
-from panoptic_segformer.checkpoint.loading import PanopticCheckpointer
+from panoptic_segformer.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_segformer.class_numbers import with_class_numbers
 from rectangles import make_example
 

@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from panoptic_segformer.profiling import memory
-from panoptic_segformer.profiling.memory import MemoryUnknownError, in_fresh_process, peak_memory
+from panoptic_segformer.profiling.memory import (
+    MemoryUnknownError,
+    in_fresh_process,
+    most_resident_bytes,
+    peak_memory,
+)
 
 MEGABYTES = 40
 on_linux = pytest.mark.skipif(
@@ -26,6 +31,14 @@ def peaks() -> list[tuple[int, int]]:
     return [peak_memory(allocate_and_drop, torch.device("cpu")) for _ in range(2)]
 
 
+def resident_before_and_after() -> tuple[int, int]:
+    allocate_and_drop()
+    (memory.PROCESS_FACTS / "clear_refs").write_text(memory.FORGET_PEAK)
+    before = most_resident_bytes()
+    allocate_and_drop()
+    return before, most_resident_bytes()
+
+
 def fail() -> None:
     raise ValueError("of the function")
 
@@ -40,6 +53,12 @@ def test_peak_memory_finds_what_is_freed_again_in_every_call():
     for peak, process in measured:
         assert peak == pytest.approx(MEGABYTES * 2**20, rel=0.1)
         assert process != os.getpid()
+
+
+@on_linux
+def test_most_resident_bytes_keeps_what_is_freed_again():
+    before, after = in_fresh_process(resident_before_and_after)
+    assert after - before == pytest.approx(MEGABYTES * 2**20, rel=0.1)
 
 
 @on_linux

@@ -9,7 +9,7 @@ from detectron2.modeling import build_model
 
 from panoptic_segformer.data.mapper import PanopticDatasetMapper
 from panoptic_segformer.training.criterion import SegmentCounts
-from panoptic_segformer.training.targets import PictureTargets, SegmentTargets
+from panoptic_segformer.training.ranks import part_of_batch
 
 
 @pytest.fixture
@@ -51,16 +51,21 @@ def test_batch_is_the_sum_of_its_pictures_over_the_sum_of_their_segments(model_a
 
 
 def test_counts_are_at_least_one():
-    nothing = SegmentTargets(torch.zeros(0), torch.zeros(0, 4, 4), torch.zeros(0, 4), torch.ones(4))
-    counts = SegmentCounts.of([PictureTargets(nothing, nothing)], 10)
+    counts = SegmentCounts.of([0, 0], torch.device("cpu"), with_things=True, with_stuff=True)
     assert (counts.things, counts.stuff, counts.thing_share) == (1, 1, 0.5)
 
 
 def test_kind_that_is_not_learned_has_no_share():
-    nothing = SegmentTargets(torch.zeros(0), torch.zeros(0, 4, 4), torch.zeros(0, 4), torch.ones(4))
-    targets = [PictureTargets(nothing, nothing)]
-    assert SegmentCounts.of(targets, 10, with_stuff=False).thing_share == 1
-    assert SegmentCounts.of(targets, 0).stuff_share == 1
+    cpu = torch.device("cpu")
+    assert SegmentCounts.of([0, 0], cpu, with_things=True, with_stuff=False).thing_share == 1
+    assert SegmentCounts.of([0, 0], cpu, with_things=False, with_stuff=True).stuff_share == 1
+
+
+def test_counts_of_a_part_are_those_of_its_batch():
+    with part_of_batch([2.5, 0.5]):
+        counts = SegmentCounts.of([7, 7], torch.device("cpu"), with_things=True, with_stuff=True)
+    assert (counts.things, counts.stuff) == (2.5, 1)
+    assert SegmentCounts.of([7, 6], torch.device("cpu"), with_things=True, with_stuff=True).things == 7
 
 
 def test_more_things_than_queries_train(tiny_config, model_and_examples):

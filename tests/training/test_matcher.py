@@ -73,5 +73,5 @@ def test_half_precision_is_matched_in_float32(random):
 
 def test_cost_that_is_not_finite_is_explained(random):
     logits = torch.full((5, 3), torch.nan)
-    with pytest.raises(FloatingPointError, match="10 of 10 matching costs are not finite.*SOLVER.BASE_LR"):
+    with pytest.raises(FloatingPointError, match="10 of 10 matching costs are not finite"):
         MATCHER.match(logits, torch.rand(5, 4), make_targets(2, random))

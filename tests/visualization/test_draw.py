@@ -244,3 +244,9 @@ def test_index_of_ids_equals_a_plain_loop(known, seed):
     ids = np.random.default_rng(seed).integers(-5, 61, (6, 7))
     expected = [[known.index(value) if value in known else len(known) for value in row] for row in ids.tolist()]
     assert index_of_ids(ids, known).tolist() == expected
+
+
+@pytest.mark.parametrize("style", list(Style))
+def test_style_may_be_given_by_its_name(scene, style):
+    by_name = draw_panoptic(*scene, CATEGORIES, style=str(style))
+    assert np.array_equal(by_name, draw_panoptic(*scene, CATEGORIES, style=style))

@@ -19,7 +19,8 @@ from iopath.common.file_io import PathHandler, get_cache_dir
 
 from ..writing import whole_file
 from .convert import ALL_RULES, convert_released, is_released
-from .download import local_copy, read_copy, verify
+from .download import local_copy, verify
+from .loading import read_copy
 from .model_zoo import MODEL_ZOO
 
 __all__ = ["PackageFileHandler", "ReleasedCheckpointHandler"]

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from .backbone_names import NO_WEIGHTS, author_rules, rename
-from .download import local_copy, read_copy
+from .download import local_copy
+from .loading import read_copy
 
 __all__ = ["convert_efficientnet_pytorch", "load_timm_weights"]
 

@@ -1,21 +1,27 @@
 """Checkpoints from the web: fetched once by Detectron2's PathManager, whole or not at all.
 
 PathManager shows the progress, keeps the file in its cache and drops what is incomplete; here its errors say what to
-do, and what turns out to be broken is set aside.
+do, and what turns out to be broken is set aside. Only https is spoken, and an address may end in #sha256=HASH, which
+the file must have.
 """
 
 from __future__ import annotations
 
-import hashlib
+import re
 from pathlib import Path
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlparse
 
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import get_cache_dir
 
-from .loading import read_checkpoint
+from ..hashing import file_digest
 
-__all__ = ["local_copy", "read_copy", "verify"]
+__all__ = ["is_on_the_web", "local_copy", "set_aside", "verify"]
+
+WEB = ("http", "https", "ftp")  # What PathManager would fetch.
+# Nobody can change what does not leave the machine.
+THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
+HASH = "sha256="
 
 
 def local_copy(address: str, force: bool = False) -> Path:
@@ -24,31 +30,37 @@ def local_copy(address: str, force: bool = False) -> Path:
     Args:
         address: a file, a web address, or another kind that is registered with PathManager.
         force: passed on to PathManager.
-    Raises: ConnectionError: if a web address can't be fetched; it says where to put the file by hand.
+    Raises: ConnectionError: if a web address can't be fetched; it says where to put the file by hand. ValueError: if
+        it is not https, leads out of the cache, or its file has another hash than it says.
     """
-    if not _is_on_the_web(address):
+    if not is_on_the_web(address):
         return Path(PathManager.get_local_path(address, force=force))
+    plain, sha256 = _checked(address)
     try:
-        return Path(PathManager.get_local_path(address, force=force))
+        file = Path(PathManager.get_local_path(plain, force=force))
     except OSError as error:
-        place = Path(get_cache_dir()) / urlparse(address).path.lstrip("/")
+        place = Path(get_cache_dir()) / urlparse(plain).path.lstrip("/")
         raise ConnectionError(
-            f"{address} can't be fetched: {error}; get the file by other means and put it at {place}, where it is "
+            f"{plain} can't be fetched: {error}; get the file by other means and put it at {place}, where it is "
             "found the next time"
         ) from error
+    verify(file, plain, sha256)
+    return file
 
 
-def read_copy(file: Path, address: str) -> dict[str, object]:
-    """Return the content of an address's local copy, a checkpoint.
-
-    Raises: as `read_checkpoint`. A file from the web that can't be read is set aside, or it would be found again.
-    """
-    try:
-        return read_checkpoint(file)
-    except ValueError as error:
-        if not _is_on_the_web(address):
-            raise
-        raise ValueError(f"{error} (it came from {address}{_set_aside(file)})") from error
+def _checked(address: str) -> tuple[str, str | None]:
+    """Return a web address without its hash, and the hash."""
+    parts = urlparse(address)
+    if parts.scheme != "https" and parts.hostname not in THIS_MACHINE:
+        raise ValueError(
+            f"{address} is no https address: what comes by {parts.scheme} may be changed on its way; give https:// or "
+            "get the file by other means"
+        )
+    if ".." in unquote(parts.path).split("/"):  # PathManager's cache has folders as the address has.
+        raise ValueError(f"{address} has '..' in it and would lead out of the cache: give the plain address")
+    if parts.fragment and not re.fullmatch(HASH + "[0-9a-f]{64}", parts.fragment):
+        raise ValueError(f"{address} ends in #{parts.fragment}: expected #{HASH} and 64 digits of 0-9 and a-f")
+    return parts._replace(fragment="").geturl(), parts.fragment.removeprefix(HASH) or None
 
 
 def verify(file: Path, address: str, sha256: str | None) -> None:
@@ -58,24 +70,24 @@ def verify(file: Path, address: str, sha256: str | None) -> None:
     """
     if sha256 is None:
         return
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = file_digest(file)
     if found == sha256:
         return
     size = file.stat().st_size
-    note = _set_aside(file) if _is_on_the_web(address) else ""
+    note = set_aside(file) if is_on_the_web(address) else ""
     raise ValueError(
         f"{file} ({size} bytes, from {address}) has the SHA-256 {found}, published is {sha256}: it is damaged or "
         f"another file{note}"
     )
 
 
-def _set_aside(file: Path) -> str:
+def set_aside(file: Path) -> str:
     """Rename a file of the cache, so that it is fetched anew and a sound one is not lost; say so."""
     aside = file.with_name(f"{file.name}.damaged")
     file.replace(aside)
     return f"; it is now {aside.name} in {aside.parent}, and will be fetched anew"
 
 
-def _is_on_the_web(address: str) -> bool:
-    return address.startswith(("http://", "https://"))
+def is_on_the_web(address: str) -> bool:
+    """Return whether PathManager would fetch an address from another machine."""
+    return urlparse(address).scheme in WEB

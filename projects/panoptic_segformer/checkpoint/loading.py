@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
 from .convert import is_released
+from .download import is_on_the_web, set_aside
 
-__all__ = ["PanopticCheckpointer", "load_with_summary", "read_checkpoint", "read_own_checkpoint"]
+__all__ = ["load_with_summary", "read_checkpoint", "read_copy", "read_own_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,19 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
     return dict(content)
 
 
+def read_copy(file: Path, address: str) -> dict[str, object]:
+    """Return the content of an address's local copy, a checkpoint.
+
+    Raises: as `read_checkpoint`. A file from the web that can't be read is set aside, or it would be found again.
+    """
+    try:
+        return read_checkpoint(file)
+    except ValueError as error:
+        if not is_on_the_web(address):
+            raise
+        raise ValueError(f"{error} (it came from {address}{set_aside(file)})") from error
+
+
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError  # comes with timm, which models with Detectron2's ResNet need not have
     from safetensors.torch import load_file
@@ -78,13 +91,6 @@ def read_own_checkpoint(path: str | Path) -> dict[str, object]:
             "which converts it while loading"
         )
     return content
-
-
-class PanopticCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer with clear errors for unreadable files."""
-
-    def _torch_load(self, f: str) -> dict[str, object]:
-        return read_own_checkpoint(f)
 
 
 def load_with_summary(

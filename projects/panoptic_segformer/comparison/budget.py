@@ -21,7 +21,7 @@ from detectron2.modeling import Backbone, build_model
 from detectron2.utils.env import seed_all_rng
 from torch import nn
 
-from ..checkpoint.loading import PanopticCheckpointer
+from ..checkpoint.checkpointer import PanopticCheckpointer
 from ..config import load_config
 from ..data.mapper import PanopticDatasetMapper
 
@@ -35,7 +35,8 @@ SHARED_KEYS = (
     *(f"INPUT.{key}" for key in ("MIN_SIZE_TEST", "MAX_SIZE_TEST")),
     *(f"MODEL.{key}" for key in ("DEVICE", "WEIGHTS", "PIXEL_MEAN", "PIXEL_STD", "BACKBONE.FREEZE_AT")),
     *(f"MODEL.RESNETS.{key}" for key in ("DEPTH", "NORM", "STRIDE_IN_1X1")),
-    *(f"MODEL.TIMM.{key}" for key in ("NAME", "WEIGHTS", "FREEZE_BATCH_NORM", "DROP_PATH", "OPTIONS")),
+    *(f"MODEL.TIMM.{key}" for key in ("NAME", "WEIGHTS", "FREEZE_BATCH_NORM", "SYNC_BATCH_NORM")),
+    *(f"MODEL.TIMM.{key}" for key in ("DROP_PATH", "OPTIONS")),
     *(f"SOLVER.{key}" for key in ("MAX_ITER", "IMS_PER_BATCH", "REFERENCE_WORLD_SIZE", "CHECKPOINT_PERIOD")),
     "SOLVER.AMP.ENABLED",
     "TEST.EVAL_PERIOD",

@@ -17,10 +17,11 @@ import numpy as np
 from panopticapi.utils import id2rgb, rgb2id
 from PIL import Image
 
+from ..hashing import file_digest
 from ..writing import whole_file
 from .results import Prediction
 
-__all__ = ["PredictionCache", "code_digest", "digest_of", "file_digest", "png_bytes"]
+__all__ = ["PredictionCache", "code_digest", "digest_of", "png_bytes"]
 
 # Endings of files that a project's results depend on: its code, operators that it compiled included.
 CODE_ENDINGS = frozenset({".py", ".so", ".pyd"})
@@ -29,12 +30,6 @@ CODE_ENDINGS = frozenset({".py", ".so", ".pyd"})
 def digest_of(*parts: Any) -> str:
     """Return a sha256 of plain values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def file_digest(path: str | Path) -> str:
-    """Return the sha256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def code_digest(folders: Iterable[str | Path]) -> str:

@@ -193,7 +193,7 @@ def _complete_training(name: str, job: _Job, setup: Setup) -> Training | None:
 
 def _train_apart(name: str, job: _Job, setup: Setup) -> Training:
     """Train a model in a process of its own and keep the record; errors become part of the result."""
-    for file in (METRICS, WEIGHTS, RECORD):  # Detectron2 would append to the metrics.
+    for file in (METRICS, WEIGHTS, RECORD):  # The trainer would put the metrics aside.
         (job.output_dir / file).unlink(missing_ok=True)
     try:
         curve, device = _in_own_process(_train, job)

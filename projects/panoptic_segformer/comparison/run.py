@@ -18,11 +18,12 @@ from typing import Any
 import detectron2
 import torch
 
+from ..hashing import file_digest
 from ..profiling.machine import device_name
 from ..writing import whole_file
 from .alignment import Alignment, align_classes, translate
 from .blueprint import choose_device
-from .cache import PredictionCache, file_digest
+from .cache import PredictionCache
 from .job import Job, JobPicture, JobResult
 from .material import Material, collect_material, describe_some
 from .process import run_in_process

@@ -18,6 +18,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from ..checkpoint.loading import read_checkpoint
+from ..checkpoint.pickles import read_pickle
 
 __all__ = ["WeightsFit", "load_weights"]
 
@@ -25,13 +26,6 @@ __all__ = ["WeightsFit", "load_weights"]
 COMPUTED = re.compile(
     r"(^|\.)((relative_position_index|num_batches_tracked|attn_mask)$|(cell_anchors|anchor_generator)\b)"
 )
-# All that pickles of numpy arrays need.
-NUMPY_GLOBALS = {
-    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-    *(("numpy", name) for name in ("ndarray", "dtype")),
-    ("_codecs", "encode"),
-    ("collections", "OrderedDict"),
-}
 # The parts of a checkpoint that hold the tensors, by project: Detectron2 and DETR, mmdetection.
 STATE_KEYS = ("model", "state_dict")
 SHOWN_KEYS = 5
@@ -113,35 +107,15 @@ class _ReportingCheckpointer(DetectionCheckpointer):
 
 
 def _read(path: Path, trust: bool) -> Any:
-    if path.suffix == ".pkl":
-        return _read_pickle(path, trust)
     if not trust or path.suffix == ".safetensors":  # which can't hold anything else
         try:
-            return read_checkpoint(path)
+            return read_pickle(path) if path.suffix == ".pkl" else read_checkpoint(path)
         except ValueError as error:
             raise ValueError(f"{error}, or, if you trust who made it, set 'trust: true'") from error
     try:
+        if path.suffix == ".pkl":
+            with path.open("rb") as file:
+                return pickle.load(file, encoding="latin1")
         return torch.load(path, map_location="cpu", weights_only=False)
     except (RuntimeError, EOFError, AttributeError, ImportError, pickle.UnpicklingError) as error:
         raise ValueError(f"checkpoint {path} can't be read: {error}; get the file again") from error
-
-
-def _read_pickle(path: Path, trust: bool) -> Any:
-    """Return the content of a pickle; the model zoo's were written by Python 2 as well."""
-    reader = pickle.Unpickler if trust else _NumpyUnpickler
-    try:
-        with path.open("rb") as file:
-            return reader(file, encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, ValueError, IndexError) as error:
-        raise ValueError(f"checkpoint {path} can't be read: {error}") from error
-
-
-class _NumpyUnpickler(pickle.Unpickler):
-    """Reads pickles of numpy arrays and plain values; anything else could run code and is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in NUMPY_GLOBALS:
-            raise pickle.UnpicklingError(
-                f"it holds {module}.{name} and not numpy arrays alone; if you trust who made it, set 'trust: true'"
-            )
-        return super().find_class(module, name)

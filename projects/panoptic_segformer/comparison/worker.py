@@ -22,12 +22,13 @@ from .. import compat
 compat.apply()
 
 import detectron2  # noqa: E402
-from detectron2.utils.file_io import PathManager  # noqa: E402
 
 from ..architectures import ARCHITECTURES  # noqa: E402
+from ..checkpoint.download import local_copy  # noqa: E402
+from ..hashing import file_digest  # noqa: E402
 from ..profiling.machine import device_name  # noqa: E402
 from .blueprint import Blueprint, read_blueprint  # noqa: E402
-from .cache import PredictionCache, code_digest, digest_of, file_digest  # noqa: E402
+from .cache import PredictionCache, code_digest, digest_of  # noqa: E402
 from .conversion import ModelClasses, convert_output  # noqa: E402
 from .costs import TIMED_PICTURES, measure_costs  # noqa: E402
 from .job import PROGRESS, RESULT_FILE, Job, JobPicture, JobResult  # noqa: E402
@@ -82,7 +83,7 @@ class ModelRun:
         self.cache = PredictionCache(job.cache)
         self.blueprint = read_blueprint(job.model, job.device)
         self.classes = ModelClasses.of_dataset(self.blueprint.dataset)
-        self._weights = Path(PathManager.get_local_path(job.model.weights))
+        self._weights = local_copy(job.model.weights)
         self._weights_digest = file_digest(self._weights)
         spec = job.model
         # Code changes without its names; so do a dataset's classes, which say what the ids of a prediction mean.

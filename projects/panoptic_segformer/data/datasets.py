@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,11 +23,31 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from .categories import Categories
 from .reading import PATHS_HINT, read_categories, read_panoptic_json
 
-__all__ = ["PanopticPaths", "configured_categories", "configured_paths", "load_panoptic", "register_datasets"]
+__all__ = [
+    "PanopticPaths",
+    "configured_categories",
+    "configured_paths",
+    "load_panoptic",
+    "register_datasets",
+    "tolerate_missing_files",
+]
 
 logger = logging.getLogger(__name__)
 
 _KEYS = ("IMAGES", "PANOPTIC_JSON", "PANOPTIC_PNG")
+
+
+_tolerates_missing_files: ContextVar[bool] = ContextVar("tolerates_missing_files", default=False)
+
+
+@contextmanager
+def tolerate_missing_files() -> Iterator[None]:
+    """Let datasets that are used meanwhile have entries of missing files; how many is a warning, not an error."""
+    token = _tolerates_missing_files.set(True)
+    try:
+        yield
+    finally:
+        _tolerates_missing_files.reset(token)
 
 
 @dataclass(frozen=True)
@@ -204,8 +227,9 @@ def _check_files(files: list[str], what: str, root: str) -> None:
     folders = {os.path.dirname(file) for file in files}
     listings = {folder: set(os.listdir(folder)) if os.path.isdir(folder) else set() for folder in folders}
     missing = [file for file in files if os.path.basename(file) not in listings[os.path.dirname(file)]]
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} of {len(files)} {what} files are missing, first {', '.join(missing[:3])}: "
-            "complete the folder or remove their entries from the json"
-        )
+    if not missing:
+        return
+    found = f"{len(missing)} of {len(files)} {what} files are missing, first {', '.join(missing[:3])}"
+    if not _tolerates_missing_files.get():
+        raise FileNotFoundError(f"{found}: complete the folder or remove their entries from the json")
+    logger.warning("%s; they will be left out", found)

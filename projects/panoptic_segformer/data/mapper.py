@@ -20,6 +20,7 @@ from detectron2.structures import BitMasks, Instances
 from panopticapi.utils import rgb2id
 
 from .augmentations import build_augmentations
+from .cache import DecodedCache
 from .categories import Categories
 from .reading import ids_present, read_picture
 from .segments import Segment, read_segments
@@ -48,6 +49,7 @@ class PanopticDatasetMapper:
         augmentations: list[T.Augmentation | T.Transform],
         image_format: str,
         categories: Categories | None,
+        cache: DecodedCache | None = None,
     ) -> None:
         """Keep the parts.
 
@@ -56,10 +58,12 @@ class PanopticDatasetMapper:
             augmentations: applied in this order.
             image_format: order of the channels, "RGB" or "BGR".
             categories: the classes of the targets, needed in training only.
+            cache: where decoded pictures are kept in training.
         """
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
+        self.cache = cache
         if is_train:
             self.thing_labels = {id_: label for label, id_ in enumerate(categories.thing_ids)}
             self.stuff_labels = {id_: label for label, id_ in enumerate(categories.stuff_ids)}
@@ -69,11 +73,13 @@ class PanopticDatasetMapper:
         """Return the arguments of the constructor that a config stands for."""
         augmentations = build_augmentations(cfg, is_train)
         logger.info("augmentations in %s: %s", "training" if is_train else "inference", augmentations)
+        folder = cfg.DATALOADER.CACHE_DIR if is_train else ""
         return {
             "is_train": is_train,
             "augmentations": augmentations,
             "image_format": cfg.INPUT.FORMAT,
             "categories": Categories.of_datasets(cfg.DATASETS.TRAIN) if is_train else None,
+            "cache": DecodedCache(folder, cfg.INPUT.FORMAT) if folder else None,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -82,11 +88,12 @@ class PanopticDatasetMapper:
         Raises: FileNotFoundError, ValueError: if a file is missing, damaged or does not fit the json.
         """
         example = {key: value for key, value in dataset_dict.items() if key not in _TRUTH_KEYS}
-        image = read_picture(dataset_dict["file_name"], self.image_format)
-        detection_utils.check_image_size(example, image)
-        colors, segments = None, []
-        if self.is_train:
-            colors, segments = read_segments(dataset_dict, image.shape[:2], self.thing_labels)
+        if self.cache is None:
+            image, colors, segments = self.decode(dataset_dict)
+        else:
+            image, colors, segments = self.cache.get(dataset_dict, lambda: self.decode(dataset_dict))
+        example.setdefault("width", image.shape[1])
+        example.setdefault("height", image.shape[0])
 
         augmented = T.AugInput(image, sem_seg=colors)
         self.augmentations(augmented)
@@ -94,6 +101,17 @@ class PanopticDatasetMapper:
         if self.is_train:
             example["instances"], example["stuff"] = self._targets(rgb2id(augmented.sem_seg), segments)
         return example
+
+    def decode(self, dataset_dict: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None, list[Segment]]:
+        """Return the picture (H, W, 3) uint8 and, in training, its segment colours (H, W, 3) uint8 and segments.
+
+        Raises: as calling the mapper.
+        """
+        image = read_picture(dataset_dict["file_name"], self.image_format)
+        detection_utils.check_image_size(dict(dataset_dict), image)
+        if not self.is_train:
+            return image, None, []
+        return image, *read_segments(dataset_dict, image.shape[:2], self.thing_labels)
 
     def _targets(self, ids: np.ndarray, segments: list[Segment]) -> tuple[Instances, Instances]:
         # Segments that a crop cut away or a resize swallowed are gone.

@@ -66,6 +66,7 @@ def export_model(cfg: CfgNode, weights: str, output: Path, options: ExportOption
             f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, which can't be exported: {ARCHITECTURE} can, "
             "in all its forms; give one of its configs"
         )
+    cfg.MODEL.PANOPTIC_SEGFORMER.COMPILE = False  # what torch.compile has traced can't be traced again
     sizes = options.sizes or check_sizes(cfg)
     for module in form.modules:
         import_optional(module, EXTRA)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultPredictor
 
-from ..checkpoint.loading import read_own_checkpoint
+from ..checkpoint.checkpointer import PanopticCheckpointer
 from ..config import load_config
 
 __all__ = ["check_device", "check_weights", "configured", "load_predictor", "panoptic_only"]
@@ -55,12 +54,12 @@ def load_predictor(cfg: CfgNode) -> DefaultPredictor:
     weights = cfg.MODEL.WEIGHTS
     check_weights(weights)
     check_device(cfg)
-    try:
-        return DefaultPredictor(cfg)
-    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError):
-        if _is_file(weights):
-            read_own_checkpoint(weights)  # If it is the file's fault, this says in plain words what is wrong with it.
-        raise
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = ""  # Detectron2's own checkpointer would run what a .pkl has in it.
+    predictor = DefaultPredictor(cfg)
+    PanopticCheckpointer(predictor.model).load(weights)
+    return predictor
 
 
 def check_weights(weights: str) -> None:

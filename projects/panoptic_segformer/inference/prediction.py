@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
+import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -71,25 +72,31 @@ class DrawingSaver:
 
 
 def predict_files(
-    predictor: Predictor, files: Sequence[Path], savers: Sequence[Saver], batch_size: int = 1
-) -> list[Path]:
-    """Give the results of picture files to savers and return the files that are left out.
+    predictor: Predictor,
+    files: Sequence[Path],
+    savers: Sequence[Saver],
+    batch_size: int = 1,
+    show_progress: bool = True,
+) -> dict[Path, str]:
+    """Give the results of picture files to savers and return the files that are left out, each with the reason.
 
-    Those are the files that can't be read and those that the predictor refuses with a ValueError.
+    Those are the files that can't be read, those that the predictor refuses with a ValueError, and those for which
+    the GPU has too little memory even one by one.
 
     Args:
         predictor: takes a list of (H, W, 3) uint8 RGB, as PanopticPredictor does.
         files: pictures.
         savers: keep the results.
         batch_size: pictures that are read and predicted together.
+        show_progress: whether a bar is drawn.
     """
-    left_out: list[Path] = []
+    left_out: dict[Path, str] = {}
 
     def leave_out(file: Path, error: Exception) -> None:
         logger.error("%s is left out: %s", file, error)
-        left_out.append(file)
+        left_out[file] = str(error)
 
-    with _progress(len(files), "picture") as progress:
+    with _progress(len(files), "picture", show_progress) as progress:
         for batch in _batches(zip(files, output_names(files), strict=True), batch_size):
             read: list[tuple[Path, str, np.ndarray]] = []
             for file, name in batch:
@@ -114,9 +121,9 @@ def _outcomes(predictor: Predictor, images: list[np.ndarray]) -> list[PanopticRe
         return []
     try:
         return predictor(images)
-    except ValueError as error:
+    except (ValueError, torch.OutOfMemoryError) as error:
         if len(images) == 1:
-            return [error]
+            return [ValueError(str(error))]
     return [outcome for image in images for outcome in _outcomes(predictor, [image])]
 
 
@@ -162,8 +169,8 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 @contextmanager
-def _progress(total: int | None, unit: str) -> Iterator[tqdm]:
+def _progress(total: int | None, unit: str, is_shown: bool = True) -> Iterator[tqdm]:
     """Show how many are done and how many a second, with messages of the log above."""
     own_log = logging.getLogger(__package__.partition(".")[0])
-    with logging_redirect_tqdm([own_log]), tqdm(total=total, unit=f" {unit}s") as progress:
+    with logging_redirect_tqdm([own_log]), tqdm(total=total, unit=f" {unit}s", disable=not is_shown) as progress:
         yield progress

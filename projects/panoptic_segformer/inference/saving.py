@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from ..data.categories import Categories
     from .result import PanopticResult, ResultSegment
 
-__all__ = ["MaskSaver", "PanopticSaver", "dataset_category_ids", "dataset_image_ids", "save_masks", "save_panoptic"]
+__all__ = [
+    "LISTING",
+    "PREDICTIONS",
+    "MaskSaver",
+    "PanopticSaver",
+    "dataset_category_ids",
+    "dataset_image_ids",
+    "save_masks",
+    "save_panoptic",
+]
 
 # In the folder of the predictions; panopticapi looks for the folder of a json under the json's name.
 PREDICTIONS = "predictions"
@@ -36,7 +45,11 @@ MASK_LISTING = "segments.json"
 
 
 class PanopticSaver:
-    """Writes a png of segment ids per picture, and at the end the json that lists them all."""
+    """Writes a png of segment ids per picture, and at the end the json that lists them all.
+
+    Attributes:
+        failures: why pictures have no result, by file name; the json lists them where there are any.
+    """
 
     def __init__(
         self,
@@ -44,6 +57,7 @@ class PanopticSaver:
         categories: Categories,
         category_ids: Mapping[tuple[bool, int], int],
         image_ids: Mapping[str, int],
+        root: Path | None = None,
     ) -> None:
         """Start in an empty folder.
 
@@ -53,18 +67,21 @@ class PanopticSaver:
             category_ids: their ids in the dataset, by kind and contiguous id.
             image_ids: ids of the dataset's pictures by file name. They are used if all pictures are among them, each
                 once; otherwise pictures are counted from 1.
+            root: folder above all pictures that their file names in the json start at; None = names without folders.
         """
-        self.folder, self.categories = folder, categories
+        self.folder, self.categories, self.root = folder, categories, root
         self.category_ids, self.image_ids = category_ids, image_ids
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
+        self.failures: dict[str, str] = {}
         (folder / PREDICTIONS).mkdir()
 
     def add(self, file: Path, name: str, result: PanopticResult) -> None:
         """Write the png of a picture file under a name that no other has."""
         Image.fromarray(id2rgb(result.segment_ids)).save(self.folder / PREDICTIONS / f"{name}.png")
         height, width = result.segment_ids.shape
-        self._images.append({"file_name": file.name, "height": height, "width": width})
+        file_name = file.name if self.root is None else file.relative_to(self.root).as_posix()
+        self._images.append({"file_name": file_name, "height": height, "width": width})
         segments = [self._record(segment) for segment in result.segments]
         self._annotations.append({"file_name": f"{name}.png", "segments_info": segments})
 
@@ -89,6 +106,8 @@ class PanopticSaver:
             "annotations": [{"image_id": id_, **one} for id_, one in zip(ids, self._annotations, strict=True)],
             "categories": self._category_records(),
         }
+        if self.failures:
+            content["failures"] = [{"file_name": name, "reason": reason} for name, reason in self.failures.items()]
         (self.folder / LISTING).write_text(json.dumps(content) + "\n", encoding="utf-8")
 
     def _category_records(self) -> list[dict[str, Any]]:

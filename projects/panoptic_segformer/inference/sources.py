@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ __all__ = [
     "PICTURE_SUFFIXES",
     "VIDEO_SUFFIXES",
     "Inputs",
+    "files_of",
     "input_files",
     "output_files",
     "output_names",
@@ -69,42 +70,51 @@ def input_files(inputs: Sequence[str | Path], suffixes: Collection[str] = PICTUR
     """
     found: dict[str, Path] = {}
     for item in inputs:
-        for path in _files_of(str(item), suffixes):
-            found.setdefault(os.path.abspath(path), path)
+        for path in files_of(str(item), suffixes):
+            found.setdefault(os.path.abspath(path), Path(path))
     return list(found.values())
 
 
-def _files_of(item: str, suffixes: Collection[str]) -> list[Path]:
-    path = Path(item)
-    if path.is_file():  # Before the glob: "scan[1].jpg" is a name as well as a pattern.
-        return [path]
-    if path.is_dir():
-        paths: Iterable[Path] = path.iterdir()
+def files_of(item: str, suffixes: Collection[str] = PICTURE_SUFFIXES) -> list[str]:
+    """Return the files that one input stands for, as `input_files` does: as texts, millions of which fit into memory.
+
+    Raises: FileNotFoundError: as there.
+    """
+    if os.path.isfile(item):  # Before the glob: "scan[1].jpg" is a name as well as a pattern.
+        return [item]
+    if os.path.isdir(item):
+        with os.scandir(item) as entries:
+            paths = [entry.path for entry in entries if _is_wanted(entry.name, suffixes) and entry.is_file()]
         problem = f"folder {item} has no pictures"
     elif glob.has_magic(item):
-        paths = map(Path, glob.glob(item, recursive=True))
+        found = glob.iglob(item, recursive=True)
+        paths = [path for path in found if _is_wanted(os.path.basename(path), suffixes) and os.path.isfile(path)]
         problem = f"no picture matches {item}"
     else:
         raise FileNotFoundError(f"input {item} does not exist: give a file, a folder or a glob pattern")
-    pictures = sorted(
-        path for path in paths if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-    )
+    pictures = sorted(paths)
     if not pictures:
         raise FileNotFoundError(f"{problem}: files that end in {', '.join(sorted(suffixes))} are read")
     return pictures
 
 
+def _is_wanted(name: str, suffixes: Collection[str]) -> bool:
+    return os.path.splitext(name)[1].lower() in suffixes and not name.startswith(".")
+
+
 def output_names(files: Sequence[Path]) -> list[str]:
     """Return a name for what is made of each file: its stem, unless stems clash.
 
-    Those that clash get their folder's name in front, and a number if that is not enough.
+    Those that clash get their folder's name in front, and a number if that is not enough. Stems that are dots alone
+    would mean folders: they become "picture".
     """
     stems = Counter(file.stem.lower() for file in files)
     taken: set[str] = set()
     names = []
     for file in files:
         clashes = stems[file.stem.lower()] > 1
-        base = f"{file.resolve().parent.name}_{file.stem}" if clashes else file.stem
+        stem = file.stem if file.stem.strip(".") else "picture"
+        base = f"{file.resolve().parent.name}_{stem}" if clashes else stem
         name, number = base, 1
         while name.lower() in taken:  # Folders of one name in different places, or a.jpg beside a.png.
             number += 1

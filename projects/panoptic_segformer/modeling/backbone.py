@@ -35,6 +35,7 @@ class TimmBackbone(Backbone):
         *,
         weights: str = "",
         freeze_batch_norm: bool = True,
+        sync_batch_norm: bool = False,
         freeze_at: int = 0,
         output_norm: bool = False,
         options: Mapping[str, object] | None = None,
@@ -46,12 +47,19 @@ class TimmBackbone(Backbone):
             strides: strides of the features to return, finest first.
             weights: TIMM_WEIGHTS for timm's own, "" for random ones, otherwise see `load_timm_weights`.
             freeze_batch_norm: keep statistics and affine parameters of batch norm as they were loaded.
+            sync_batch_norm: take the statistics of batch norm that learns over all ranks.
             freeze_at: layers up to stride 2 ** freeze_at do not learn, 0 = all learn.
             output_norm: layer norm on each feature, as detectors on Swin have it.
             options: further arguments of the timm model, such as `drop_path_rate`.
-        Raises: ValueError: if timm has no such model or it does not fit strides, options or weights.
+        Raises: ValueError: if timm has no such model or it does not fit strides, options or weights, or batch norm
+            shall be frozen and learn.
         """
         super().__init__()
+        if freeze_batch_norm and sync_batch_norm:
+            raise ValueError(
+                "MODEL.TIMM.SYNC_BATCH_NORM is True, but frozen batch norm has no statistics to share: set "
+                "MODEL.TIMM.FREEZE_BATCH_NORM to False, or the former too"
+            )
         import timm  # Slow to import, and not needed by models with Detectron2's ResNet.
 
         from . import timm_model
@@ -74,6 +82,9 @@ class TimmBackbone(Backbone):
             model = timm.layers.freeze_batch_norm_2d(model)
         if freeze_at:
             timm_model.freeze_up_to(model, [i["module"] for i in infos if i["reduction"] <= 2**freeze_at])
+        if sync_batch_norm:
+            model = timm.layers.convert_sync_batchnorm(model)  # torch's own would drop activations in norms
+        self.name, self.options = name, dict(options or {})
         self.model = model
         self._out_features = [f"res{stride.bit_length() - 1}" for stride in strides]
         self._out_feature_strides = dict(zip(self._out_features, strides, strict=True))
@@ -100,6 +111,13 @@ class TimmBackbone(Backbone):
             outputs[name] = feature
         return outputs
 
+    def layer_numbers(self) -> dict[str, int]:
+        """Return the layer of each parameter of `model` by its name here, 0 at the picture, as timm counts layers."""
+        from . import timm_model
+
+        layers = timm_model.layer_numbers(self.model, self.name, self.options)
+        return {f"model.{name}": layer for name, layer in layers.items()}
+
     def _pad(self, images: Tensor) -> Tensor:
         """Fill up at the bottom and on the right with the mean colour, where the model needs it."""
         sides = [max(side, self.least_side) for side in images.shape[-2:]]
@@ -121,6 +139,7 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
         # A checkpoint of the whole model comes after; its backbone's first weights need not be fetched.
         weights="" if cfg.MODEL.WEIGHTS else node.WEIGHTS,
         freeze_batch_norm=node.FREEZE_BATCH_NORM,
+        sync_batch_norm=node.SYNC_BATCH_NORM,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
         output_norm=node.OUTPUT_NORM,
         options={**drop_path, **node.OPTIONS},

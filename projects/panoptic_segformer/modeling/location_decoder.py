@@ -133,6 +133,7 @@ class LocationDecoder(nn.Module):
         """
         super().__init__()
         # First half: position, second half: content (the stuff queries have them the other way round, Q7).
+        self.num_queries = num_queries
         self.query_embedding = nn.Embedding(num_queries, 2 * dim)
         # A decoder without layers has no use for them.
         self.reference_points = nn.Linear(dim, 2) if num_layers else None

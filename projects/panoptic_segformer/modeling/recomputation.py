@@ -17,13 +17,20 @@ from torch.utils.checkpoint import checkpoint
 
 from .backbone import TimmBackbone
 
-__all__ = ["recompute_backbone", "recompute_layers"]
+__all__ = ["recompute", "recompute_backbone", "recompute_layers"]
+
+
+def recompute(function: Callable[..., Any], *inputs: object) -> Any:
+    """Return what a function makes of its inputs; it runs again in the backward pass, with the same random numbers."""
+    if not torch.is_grad_enabled():
+        return function(*inputs)
+    return checkpoint(function, *inputs, use_reentrant=False)
 
 
 def recompute_layers(layers: Iterable[nn.Module]) -> None:
     """Let layers keep nothing of what lies between input and output; names of parameters stay as they are."""
     for layer in layers:
-        layer.forward = functools.partial(_run, layer.forward)
+        layer.forward = functools.partial(recompute, layer.forward)
 
 
 def recompute_backbone(backbone: nn.Module) -> None:
@@ -58,9 +65,3 @@ def _recompute_timm(model: nn.Module) -> bool:
         model.set_grad_checkpointing()
         return True
     return bool(stages)
-
-
-def _run(forward: Callable[..., Any], *inputs: object) -> object:
-    if not torch.is_grad_enabled():
-        return forward(*inputs)
-    return checkpoint(forward, *inputs, use_reentrant=False)

@@ -29,7 +29,7 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["create_timm_model", "freeze_up_to", "is_channels_last", "side_multiple"]
+__all__ = ["create_timm_model", "freeze_up_to", "is_channels_last", "layer_numbers", "side_multiple"]
 
 # Families that are built for one picture size unless told otherwise. Windows are shifted in the coarsest stage too,
 # which timm leaves out where its default picture has only one window.
@@ -142,10 +142,9 @@ def is_channels_last(model: nn.Module) -> bool:
 
 def freeze_up_to(model: nn.Module, modules: list[str]) -> None:
     """Stop the learning of the named modules and of all that stands in front of them, batch norm's statistics too."""
-    # `features_only` models name some modules with an underscore where their info has a dot.
-    prefixes = tuple(f"{module.replace('_', '.')}." for module in modules)
+    prefixes = tuple(f"{_plain_name(module)}." for module in modules)
     ordered = list(model.named_modules())
-    inside = [i for i, (name, _) in enumerate(ordered) if f"{name.replace('_', '.')}.".startswith(prefixes)]
+    inside = [i for i, (name, _) in enumerate(ordered) if f"{_plain_name(name)}.".startswith(prefixes)]
     frozen = ordered[: max(inside, default=-1) + 1]
     for _, module in frozen:
         for parameter in module.parameters(recurse=False):
@@ -153,3 +152,28 @@ def freeze_up_to(model: nn.Module, modules: list[str]) -> None:
     norms = [name for name, module in frozen if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if norms:
         timm.utils.freeze(model, norms)
+
+
+def layer_numbers(model: nn.Module, name: str, options: Mapping[str, object]) -> dict[str, int]:
+    """Return the layer of each parameter by name, 0 at the picture.
+
+    The whole model knows the layers, and its `features_only` form names them otherwise.
+
+    Args:
+        model: as `create_timm_model` gives it for `name` and `options`.
+        name: see there.
+        options: see there.
+    Raises: ValueError: if timm does not know the model's layers.
+    """
+    with torch.device("meta"):
+        whole = timm.create_model(name, **options)
+    if not hasattr(whole, "group_matcher"):
+        raise ValueError(f"timm does not know the layers of {name!r}: set SOLVER.LAYER_DECAY to 1.0")
+    layers = timm.models.group_parameters(whole, whole.group_matcher(coarse=False), reverse=True)
+    by_plain_name = {_plain_name(own): layer for own, layer in layers.items()}
+    return {own: by_plain_name[_plain_name(own.removeprefix("model."))] for own, _ in model.named_parameters()}
+
+
+def _plain_name(name: str) -> str:
+    """Return a name that is the same in both forms: `features_only` ones have some underscores in place of dots."""
+    return name.replace("_", ".")

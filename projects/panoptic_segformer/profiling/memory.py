@@ -21,7 +21,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-__all__ = ["MemoryUnknownError", "in_fresh_process", "peak_memory"]
+__all__ = ["MemoryUnknownError", "in_fresh_process", "most_resident_bytes", "peak_memory"]
 
 # Options of glibc's mallopt. Blocks from 64 KiB on get their own mapping, which ends with them.
 TRIM_THRESHOLD, MAPPING_THRESHOLD = -1, -3
@@ -61,7 +61,7 @@ def peak_memory(call: Callable[[], Result], device: torch.device) -> tuple[int, 
     except OSError as error:
         raise MemoryUnknownError(f"needs Linux with a writable /proc/self/clear_refs ({error})") from error
     result = call()
-    return _resident_bytes("VmHWM") - before, result
+    return most_resident_bytes() - before, result
 
 
 def in_fresh_process(
@@ -81,6 +81,14 @@ def in_fresh_process(
                 "its process ended without a result: killed for want of memory, or the main script can't be imported "
                 "(it needs `if __name__ == '__main__'`)"
             ) from error
+
+
+def most_resident_bytes() -> int:
+    """Return the most that this process had resident so far, or since `peak_memory` began to measure.
+
+    Raises: MemoryUnknownError: if the system does not tell.
+    """
+    return _resident_bytes("VmHWM")
 
 
 def _call_with_exact_memory(

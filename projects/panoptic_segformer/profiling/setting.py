@@ -15,7 +15,8 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from ..analysis import build_for_sizing
-from ..checkpoint.loading import PanopticCheckpointer
+from ..checkpoint.checkpointer import PanopticCheckpointer
+from ..compilation import check_compiler
 from ..data.reading import read_picture
 from ..inference.loading import check_device, check_weights
 from ..registration import load_config
@@ -159,14 +160,7 @@ def _use_channels_last(backbone: nn.Module) -> None:
 
 def _compile_parts(model: nn.Module) -> None:
     """Replace the parts' forward methods, if torch.compile works here at all."""
-    try:
-        torch.compile(torch.neg)(torch.ones(2, device=model.device))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        needed = "Triton" if model.device.type == "cuda" else "a C++ compiler (CXX)"
-        raise ValueError(
-            f"torch.compile does not work here ({reason}): install {needed}, or leave out --compile"
-        ) from error
+    check_compiler(model.device, "--compile")
     for name in COMPILED_PARTS:
         part = getattr(model, name)
         if part is not None:

@@ -20,13 +20,13 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, build_detection_test_loader
 from detectron2.evaluation import inference_on_dataset
-from detectron2.utils.file_io import PathManager
 from torch import nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..architectures import find_architecture
-from ..comparison.cache import PredictionCache, code_digest, digest_of, file_digest
+from ..checkpoint.download import local_copy
+from ..comparison.cache import PredictionCache, code_digest, digest_of
 from ..comparison.process import PROJECTS
 from ..comparison.spec import closest
 from ..data.augmentations import build_augmentations
@@ -34,6 +34,7 @@ from ..data.datasets import register_datasets
 from ..data.mapper import PanopticDatasetMapper
 from ..evaluation.panoptic import PanopticQualityEvaluator
 from ..evaluation.truth import PanopticTruth
+from ..hashing import file_digest
 from ..inference.loading import check_weights, load_predictor, panoptic_only
 from ..optional import import_optional
 from ..profiling.machine import device_name
@@ -126,7 +127,7 @@ class Measurement:
     @cached_property
     def weights_digest(self) -> str:
         """The sha256 of the checkpoint."""
-        return file_digest(PathManager.get_local_path(self.cfg.MODEL.WEIGHTS))
+        return file_digest(local_copy(self.cfg.MODEL.WEIGHTS))
 
     def mapper(self, corruption: Corruption | None) -> PanopticDatasetMapper:
         """Return what reads a picture, corrupts it (None = leaves it) and resizes it."""

@@ -18,15 +18,13 @@ from torch.nn import functional as F
 from ..modeling.location_decoder import LocationOutput
 from ..modeling.mask_attention import AttentionMap
 from ..modeling.precision import at_least_float32
-from .losses import classification_loss, dice_losses, giou_loss
+from .losses import classification_loss, giou_loss
+from .mask_losses import mask_dice_sums
 from .matcher import Match, Matcher
 from .ranks import mean_over_ranks
-from .targets import PictureTargets, SegmentTargets, resize_masks
+from .targets import PictureTargets, SegmentTargets
 
 __all__ = ["Criterion", "LossWeights", "SegmentCounts"]
-
-# Masks are compared at twice their own resolution, a quarter of the picture's (released code).
-MASK_TARGET_SCALE = 2
 
 
 @dataclass(frozen=True)
@@ -51,18 +49,17 @@ class SegmentCounts:
     stuff: float
 
     @classmethod
-    def of(cls, targets: Sequence[PictureTargets], num_queries: int, with_stuff: bool = True) -> SegmentCounts:
-        """Count the segments of the batch on all ranks.
+    def of(cls, numbers: Sequence[int], device: torch.device, with_things: bool, with_stuff: bool) -> SegmentCounts:
+        """Return the means over the whole batch, on all ranks.
 
         Args:
-            targets: per picture the truth.
-            num_queries: a picture has at most so many matched things; 0 if things are not learned.
-            with_stuff: whether stuff is learned.
+            numbers: of this rank's matched things and stuff segments.
+            device: of the model.
+            with_things: whether things are learned; where one set of queries learns both, all segments are things here.
+            with_stuff: whether stuff is learned by its own queries.
         """
-        things = sum(min(len(target.things.classes), num_queries) for target in targets)
-        stuff = sum(len(target.stuff.classes) for target in targets)
-        things, stuff = mean_over_ranks([things, stuff], targets[0].things.box_scale.device)
-        return cls(max(things, 1.0) if num_queries else 0.0, max(stuff, 1.0) if with_stuff else 0.0)
+        things, stuff = mean_over_ranks(numbers, device)
+        return cls(max(things, 1.0) if with_things else 0.0, max(stuff, 1.0) if with_stuff else 0.0)
 
     @property
     def thing_share(self) -> float:
@@ -78,9 +75,11 @@ class SegmentCounts:
 class Criterion:
     """Losses of the three decoders, by name and layer."""
 
-    def __init__(self, matcher: Matcher, weights: LossWeights) -> None:
+    def __init__(self, matcher: Matcher, weights: LossWeights, mask_points: int = 0) -> None:
+        """Keep what is the same for all batches; masks are compared at so many points each, 0 = as a whole."""
         self.matcher = matcher
         self.weights = weights
+        self.mask_points = mask_points
 
     def location_losses(
         self, output: LocationOutput, targets: Sequence[PictureTargets], counts: SegmentCounts
@@ -140,7 +139,7 @@ class Criterion:
             match = self.matcher.match_with_masks(
                 output.class_logits[-1][i][queries], output.boxes[-1][i][queries], _final_masks(maps[i]), target.things
             )
-            sums.append(_dice_sums(maps[i], match.queries, target.things.masks[match.targets]))
+            sums.append(mask_dice_sums(maps[i], match.queries, target.things.masks[match.targets], self.mask_points))
         scale = self.weights.mask * counts.thing_share / counts.things
         return _mask_losses("thing", torch.stack(sums).sum(0) * scale)
 
@@ -167,7 +166,7 @@ class Criterion:
             truth = torch.zeros_like(logits[0][0], dtype=torch.float32)
             truth[target.stuff.classes] = 1
             presence.append(torch.stack([_presence_loss(x[0], truth) for x in logits]))
-            dice.append(_dice_sums(own_maps, target.stuff.classes, target.stuff.masks))
+            dice.append(mask_dice_sums(own_maps, target.stuff.classes, target.stuff.masks, self.mask_points))
         scale = counts.stuff_share / counts.stuff
         presence_losses = torch.stack(presence).sum(0) * (self.weights.stuff_class * scale)
         losses = {f"loss_class_stuff_{block}": loss for block, loss in enumerate(presence_losses)}
@@ -180,7 +179,7 @@ class Criterion:
         class_logits: Sequence[list[Tensor]],
         maps: Sequence[list[AttentionMap]],
         targets: Sequence[SegmentTargets],
-        share: float = 1.0,
+        counts: SegmentCounts,
     ) -> dict[str, Tensor]:
         """Return all losses of queries that the mask decoder classifies, over the number of their segments.
 
@@ -190,7 +189,7 @@ class Criterion:
             class_logits: per picture the class logits (1, Q, K) of every block.
             maps: per picture the mask decoder's maps of all queries, final one last.
             targets: per picture the segments that the queries shall find.
-            share: weight of all of them, the share of these segments among all that are learned.
+            counts: the normalisers, of these segments as things.
         """
         boxes = output.boxes[-1] if output.boxes else [None] * len(targets)
         matches = [
@@ -198,8 +197,7 @@ class Criterion:
             for logits, box, own_maps, target in zip(class_logits, boxes, maps, targets, strict=True)
         ]
         matched = list(zip(targets, matches, strict=True))
-        number = sum(len(match.queries) for match in matches)
-        scale = share / max(mean_over_ranks([number], output.queries.device)[0], 1.0)
+        scale = counts.thing_share / counts.things
         losses: dict[str, Tensor] = {}
         for layer, layer_boxes in enumerate(output.boxes):
             losses |= self._distance_losses(layer, layer_boxes, matched, scale)
@@ -207,7 +205,7 @@ class Criterion:
             total = sum(_class_loss(class_logits[i][block][0], *pair) for i, pair in enumerate(matched))
             losses[f"loss_class_{kind}_{block}"] = total * (self.weights.thing_class * scale)
         sums = [
-            _dice_sums(own_maps, match.queries, target.masks[match.targets])
+            mask_dice_sums(own_maps, match.queries, target.masks[match.targets], self.mask_points)
             for own_maps, (target, match) in zip(maps, matched, strict=True)
         ]
         return losses | _mask_losses(kind, torch.stack(sums).sum(0) * (self.weights.mask * scale))
@@ -230,21 +228,6 @@ def _presence_loss(logits: Tensor, truth: Tensor) -> Tensor:
 def _final_masks(maps: Sequence[AttentionMap]) -> Tensor:
     """Return the masks (N, H1, W1) that one picture's queries are matched by."""
     return maps[-1].masks()[0]
-
-
-def _dice_sums(maps: Sequence[AttentionMap], queries: Tensor, targets: Tensor) -> Tensor:
-    """Return the summed dice losses, one per layer, of some queries' (N,) masks and their targets (N, H, W)."""
-    layers = [at_least_float32(attention.masks(queries)[0]) for attention in maps]
-    size = tuple(MASK_TARGET_SCALE * side for side in layers[0].shape[-2:])
-    truth = resize_masks(targets, size, layers[0].dtype)
-    sums = []
-    for masks in layers:
-        if len(masks):
-            masks = F.interpolate(masks[None], size, mode="bilinear", align_corners=False)[0]
-            sums.append(dice_losses(masks, truth).sum())
-        else:
-            sums.append(masks.sum())  # zero, but all ranks keep the same graph
-    return torch.stack(sums)
 
 
 def _mask_losses(kind: str, losses: Tensor) -> dict[str, Tensor]:

@@ -92,7 +92,7 @@ def assign(costs: Tensor) -> Match:
     if not bool(costs.isfinite().all()):
         raise FloatingPointError(
             f"{int((~costs.isfinite()).sum())} of {costs.numel()} matching costs are not finite: the network's output "
-            "has overflowed; lower SOLVER.BASE_LR, or train without AMP to see whether half precision is the cause"
+            "or the truth of these pictures is not"
         )
     rows, columns = linear_sum_assignment(costs.numpy())
     return Match(torch.as_tensor(rows, device=device), torch.as_tensor(columns, device=device))

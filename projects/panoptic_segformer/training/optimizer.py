@@ -15,6 +15,8 @@ from detectron2.solver import LRScheduler
 from detectron2.solver.build import maybe_add_gradient_clipping
 from torch import nn
 
+from ..modeling.depths import backbone_depths
+
 __all__ = ["ClippedAdam", "ClippedAdamW", "ClippedSGD", "build_lr_scheduler", "build_optimizer"]
 
 # The value of SOLVER.CLIP_GRADIENTS.CLIP_TYPE that clips all gradients together.
@@ -74,10 +76,10 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer of a config.
 
     SOLVER.SLOW_PARAMETERS learn SOLVER.SLOW_MULTIPLIER times as fast; for backbones SOLVER.BACKBONE_MULTIPLIER stands
-    for that factor where the config has it. SOLVER.WEIGHT_DECAY_NORM, _EMBED and _BIAS stand for SOLVER.WEIGHT_DECAY
-    where they are given.
+    for that factor where the config has it, and SOLVER.LAYER_DECAY slows them down layer by layer.
+    SOLVER.WEIGHT_DECAY_NORM, _EMBED and _BIAS stand for SOLVER.WEIGHT_DECAY where they are given.
 
-    Raises: ValueError: if optimizer or kind of gradient clipping is unknown.
+    Raises: ValueError: if optimizer or kind of gradient clipping is unknown, or layers can't be told apart.
     """
     solver, clip = cfg.SOLVER, cfg.SOLVER.CLIP_GRADIENTS
     if clip.ENABLED and clip.CLIP_TYPE not in (CLIP_ALL, *CLIP_EACH):
@@ -112,13 +114,31 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRSche
 
 
 def _parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, object]]:
-    """Return the parameters that learn, grouped by learning rate and weight decay, fastest first."""
+    """Return the parameters that learn, grouped by learning rate and weight decay, fastest first.
+
+    Each group has a `name` of both: its learning rate as a multiple of SOLVER.BASE_LR, and its weight decay.
+    """
+    depths = _depths(cfg.SOLVER.LAYER_DECAY, model)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, module, parameter in _learning_parameters(model):
-        key = _learning_rate(cfg, name), _weight_decay(cfg, name, module)
-        groups.setdefault(key, []).append(parameter)
-    ordered = sorted(groups.items(), key=lambda group: group[0], reverse=True)
-    return [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in ordered]
+        factor = _rate_factor(cfg, name) * cfg.SOLVER.LAYER_DECAY ** depths.get(name, 0)
+        groups.setdefault((factor, _weight_decay(cfg, name, module)), []).append(parameter)
+    return [
+        {
+            "params": groups[factor, decay],
+            "lr": cfg.SOLVER.BASE_LR * factor,
+            "weight_decay": decay,
+            "name": f"lr_x{factor:.4g}_wd_{decay:.4g}",
+        }
+        for factor, decay in sorted(groups, reverse=True)
+    ]
+
+
+def _depths(layer_decay: float, model: nn.Module) -> dict[str, int]:
+    """Return how often which parameter's learning rate is decayed; none is without layer decay."""
+    if not 0 < layer_decay <= 1:
+        raise ValueError(f"SOLVER.LAYER_DECAY is {layer_decay}: set it to more than 0 and at most 1.0, which is off")
+    return {} if layer_decay == 1 else backbone_depths(model)
 
 
 def _learning_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
@@ -129,9 +149,8 @@ def _learning_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.
             yield name, modules[name.rpartition(".")[0]], parameter
 
 
-def _learning_rate(cfg: CfgNode, name: str) -> float:
-    solver = cfg.SOLVER
-    rate = solver.BASE_LR
+def _rate_factor(cfg: CfgNode, name: str) -> float:
+    solver, rate = cfg.SOLVER, 1.0
     if "backbone" in name and "BACKBONE_MULTIPLIER" in solver:
         rate *= solver.BACKBONE_MULTIPLIER
     elif any(word in name for word in solver.SLOW_PARAMETERS):

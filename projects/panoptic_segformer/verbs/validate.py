@@ -52,14 +52,14 @@ def run(arguments: argparse.Namespace) -> int:
         print(report_text(name, validation))
     if arguments.report:
         write_report(validations, arguments.report)
-    if arguments.statistics:
-        from ..data.validation.statistics import plot_statistics
-
-        plot_statistics(validation, arguments.statistics)
     if arguments.fix:
         correction = correct(validation)
         correction.write(arguments.fix)
         print(correction_text(correction, arguments.fix))
+    if arguments.statistics:
+        from ..data.validation.statistics import plot_statistics
+
+        plot_statistics(validation, arguments.statistics)
     return 1 if any(validation.count(Severity.ERROR) for validation in validations.values()) else 0
 
 

@@ -83,7 +83,7 @@ def draw_panoptic(
     height, width = ids.shape
     styles = class_styles(categories)
     colors = segment_colors(segments_info, styles, ranks)
-    shown = [one for one in segments_info if style is not Style.BOXES or class_key(one, styles)[0]]
+    shown = [one for one in segments_info if style != Style.BOXES or class_key(one, styles)[0]]
     entries = _legend_entries(shown, colors, styles)
     legend = draw_legend(entries, max(width, LEAST_WIDTH), _font_size(ids.shape))
     canvas = Image.new("RGB", (legend.width, height + legend.height), PAPER)
@@ -110,7 +110,7 @@ def draw_on_picture(
     font_size = _font_size(ids.shape)
     thickness = max(1, font_size // 12)
     is_thing = [class_key(segment, styles)[0] for segment in segments_info]
-    if style is Style.BOXES:
+    if style == Style.BOXES:
         picture = Image.fromarray(image)
         of_things = [color if thing else None for color, thing in zip(colors.values(), is_thing, strict=True)]
         _draw_boxes(picture, index_map, of_things, 2 * thickness)
@@ -118,7 +118,7 @@ def draw_on_picture(
         picture = Image.fromarray(_paint(image, index_map, list(colors.values()), thickness, style))
     if with_labels:
         labels = _labels(segments_info, index_map, styles)
-        labels = [label for label in labels if is_thing[label.index]] if style is Style.BOXES else labels
+        labels = [label for label in labels if is_thing[label.index]] if style == Style.BOXES else labels
         draw_labels(picture, index_map, labels, font_size)
     return np.array(picture)
 
@@ -165,7 +165,7 @@ def _paint(image: np.ndarray, index_map: np.ndarray, colors: list[Color], thickn
     segment's colour.
     """
     palette = np.array([*colors, (0, 0, 0)], np.float32)
-    is_filled = style is Style.OVERLAY
+    is_filled = style == Style.OVERLAY
     opacities = np.array([OPACITY if is_filled else 1.0] * len(colors) + [0.0], np.float32)
     window = thickness + 1 if is_filled else 4 * thickness + 1
     result = np.empty_like(image)
