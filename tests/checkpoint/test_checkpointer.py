@@ -86,9 +86,7 @@ def test_weights_of_somebody_else_are_no_checkpoint_of_a_training(saved, tmp_pat
 def test_without_a_good_checkpoint_nothing_is_started_anew(saved, tmp_path: Path) -> None:
     for path in tmp_path.glob("model_*.pth"):
         path.write_bytes(b"")
-    with pytest.raises(
-        ValueError, match=r"none of the 3 checkpoints .*model_0000003.pth.*without --resume"
-    ):
+    with pytest.raises(ValueError, match=r"none of the 3 checkpoints .*model_0000003.pth.*without --resume"):
         resumed(tmp_path)
 
 
