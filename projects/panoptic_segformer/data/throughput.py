@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -98,7 +100,8 @@ def measure_waiting(cfg: CfgNode, num_steps: int) -> Waiting:
         own = cfg.clone()
         own.defrost()
         own.OUTPUT_DIR = folder
-        trainer = PanopticTrainer(own)
+        with _quiet():
+            trainer = PanopticTrainer(own)
         steps, waits = [], []
         for iteration in range(_WARM_UP_STEPS + num_steps):
             trainer.iter = storage.iter = iteration
@@ -109,6 +112,16 @@ def measure_waiting(cfg: CfgNode, num_steps: int) -> Waiting:
     steps, waits = steps[_WARM_UP_STEPS:], waits[_WARM_UP_STEPS:]
     rate = num_steps * cfg.SOLVER.IMS_PER_BATCH / sum(steps)
     return Waiting(statistics.median(steps), statistics.median(waits), sum(waits) / sum(steps), rate)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what Detectron2 tells of a training, all its layers among it."""
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _timed(work: Callable[[], Result], seconds: list[float]) -> Result:
