@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -170,3 +172,30 @@ def test_dead_loader_process_stops_the_training(loader, tiny_config, action, mes
     options = ("DATALOADER.NUM_WORKERS", "2", "DATALOADER.TIMEOUT", "3")
     with pytest.raises(RuntimeError, match=message):
         take(loader(*options, mapper=mapper), 10)
+
+
+def stay(number, frame) -> None:
+    """A training's own handling of signals: it goes on."""
+
+
+def test_stuck_loader_process_is_ended_whatever_the_training_does_on_signals(loader, tiny_config) -> None:
+    """A fork takes handlers along: one that goes on would let the exit wait for ever."""
+    cfg = tiny_config()
+    register_datasets(cfg)
+    mapper = Deadly(PanopticDatasetMapper(cfg, is_train=True), "000001.jpg", lambda: time.sleep(600))
+    earlier = {number: signal.signal(number, stay) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        batches = loader("DATALOADER.NUM_WORKERS", "1", "DATALOADER.TIMEOUT", "4", mapper=mapper)
+        with pytest.raises(RuntimeError, match="timed out"):
+            take(batches, 10)
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+    (worker,) = multiprocessing.active_children() or [None]
+    if worker is not None:
+        os.kill(worker.pid, signal.SIGINT)
+        worker.join(1)
+        assert worker.is_alive(), "Ctrl-C is the training's"
+        worker.terminate()
+        worker.join(10)
+        assert not worker.is_alive()

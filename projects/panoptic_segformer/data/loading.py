@@ -6,6 +6,7 @@ What becomes of a picture depends on the seed and its place in the order alone, 
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -122,8 +123,10 @@ def build_training_loader(cfg: CfgNode, mapper: Callable[[Example], Example], se
 
 
 def _start_worker(number: int) -> None:
-    """One thread a process: they are as many as there are cores already."""
+    """Leave signals to the training, whose own handling a fork takes along, and take one thread: cores are busy."""
     del number
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which torch ends a process that is stuck
     torch.set_num_threads(1)
     try:
         import cv2  # its threads do not survive a fork
