@@ -123,10 +123,9 @@ def build_training_loader(cfg: CfgNode, mapper: Callable[[Example], Example], se
 
 
 def _start_worker(number: int) -> None:
-    """Leave signals to the training, whose own handling a fork takes along, and take one thread: cores are busy."""
+    """Leave Ctrl-C, which reaches all processes of a terminal, to the training; and take one thread: cores are busy."""
     del number
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which torch ends a process that is stuck
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     try:
         import cv2  # its threads do not survive a fork
